@@ -1,0 +1,50 @@
+"""What goes wrong when a user's input is at fault: one exception class a room, and how a script reports it.
+
+Every message is one line that says what is wrong, where (file, row, flag) and what to do about it.
+"""
+
+import functools
+import sys
+from collections.abc import Callable
+
+
+class VqaError(Exception):
+    """A mistake in the user's input. Its message is complete: scripts print it without a traceback."""
+
+
+class RecordError(VqaError):
+    """A source file or record that does not have the documented shape."""
+
+
+class ImageError(VqaError):
+    """An image that is missing, unsafe or cannot be decoded."""
+
+
+class PromptError(VqaError):
+    """A dialogue that cannot be turned into tokens and labels."""
+
+
+class ForestError(VqaError):
+    """A tree that breaks the forest's invariants; names the token at fault."""
+
+
+class ConfigError(VqaError):
+    """A flag or a configuration key that cannot work."""
+
+
+class ModelError(VqaError):
+    """A checkpoint that is not what the command needs."""
+
+
+def cli(main: Callable[[], None]) -> Callable[[], None]:
+    """Decorate a script's `main`: a `VqaError` becomes one line on stderr and exit code 2."""
+
+    @functools.wraps(main)
+    def run() -> None:
+        try:
+            main()
+        except VqaError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+
+    return run

@@ -1,0 +1,191 @@
+"""Prompt templates, the one encoder (turns -> token ids and supervised flags), and the chat template made from it.
+
+Every token the package trains or evaluates on comes out of `encode`; the Jinja chat template is generated from the
+same `Template`, so `processor.apply_chat_template` gives the same ids.
+
+`turns` is a list of `{"role": "user" | "assistant", "content": str}`. Inside a user turn `<image>` marks a picture
+and becomes one placeholder id; everything else is plain text and cannot forge special tokens or roles.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from hf_llava_vqa.errors import PromptError
+
+IMAGE_TOKEN = "<image>"
+Turn = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Template:
+    """A conversation format: `system`, then `ROLE: content` per turn; assistant turns end with `end_of_turn`."""
+
+    name: str
+    system: str
+    roles: dict[str, str]  # our role -> the word in front of the colon
+    end_of_turn: str
+
+
+# Vicuna's conversation as LLaVA-1.5 trains on it (haotian-liu/LLaVA, llava/conversation.py, `vicuna_v1`).
+V1 = Template(
+    name="v1",
+    system=(
+        "A chat between a curious user and an artificial intelligence assistant. "
+        "The assistant gives helpful, detailed, and polite answers to the user's questions."
+    ),
+    roles={"user": "USER", "assistant": "ASSISTANT"},
+    end_of_turn="</s>",
+)
+TEMPLATES = {template.name: template for template in (V1,)}
+
+_SPECIAL_TOKEN = re.compile(r"<(?=(?:image|pad|unk|s|/s)>)")
+_SPECIAL_TOKEN_BUT_IMAGE = re.compile(r"<(?=(?:pad|unk|s|/s)>)")
+_ROLE_TAG = re.compile(r"\b(V?USER|ASSISTANT)(?=:)")
+
+
+def get_template(name: str) -> Template:
+    """The template called `name`; raises `PromptError` for an unknown one."""
+    if name not in TEMPLATES:
+        raise PromptError(f"unknown template {name!r}; use one of: {', '.join(TEMPLATES)}")
+    return TEMPLATES[name]
+
+
+def neutralise(text: str) -> str:
+    """Break literal special tokens (`</s>` -> `< /s>`) and role tags (`USER:` -> `User:`) in a user's text."""
+    return _ROLE_TAG.sub(lambda tag: tag.group().capitalize(), _SPECIAL_TOKEN.sub("< ", text))
+
+
+def question_turns(turns: Sequence[Turn], *, images: int = 0, instruction: str = "") -> list[Turn]:
+    """A record's raw turns as the encoder wants them.
+
+    User text is neutralised, one `<image>` line per picture goes in front of the first turn, and `instruction` (how
+    to answer) on a line of its own after the last user turn.
+    """
+    prepared = [
+        {"role": turn["role"], "content": neutralise(turn["content"]) if turn["role"] != "assistant" else turn["content"]}
+        for turn in turns
+    ]
+    if instruction and prepared[-1]["role"] == "user":
+        prepared[-1]["content"] += "\n" + instruction
+    prepared[0]["content"] = f"{IMAGE_TOKEN}\n" * images + prepared[0]["content"]
+    return prepared
+
+
+def render(turns: Sequence[Turn], template: str = "v1") -> str:
+    """The prompt as text, without the leading `<s>`; ends in `ASSISTANT:` if the last turn is the user's."""
+    return "".join(text for text, _ in _segments(turns, get_template(template)))
+
+
+def encode(
+    turns: Sequence[Turn], tokenizer: PreTrainedTokenizerBase, template: str = "v1"
+) -> tuple[list[int], list[bool]]:
+    """Token ids of a dialogue, and which of them are trained on.
+
+    The text is tokenised in chunks around the images, as LLaVA does (llava/mm_utils.py, `tokenizer_image_token`):
+    one `<s>` in front, one placeholder id per `<image>`. Supervised are the answers' tokens, with the space after
+    `ASSISTANT:` and the closing `</s>`.
+
+    Args:
+        turns: the dialogue; ending with a user turn it encodes the prompt for generation, with nothing supervised.
+        tokenizer: a fast tokenizer that knows `<image>`.
+        template: name of the template.
+
+    Returns:
+        `(input_ids, supervised)`, both of length T (one id per image; `forest.expand_images` widens them).
+
+    Raises:
+        PromptError: roles out of order, an empty turn, an unknown template, or a tokenizer without offsets.
+    """
+    if not tokenizer.is_fast:
+        raise PromptError("labels need character offsets: load the tokenizer with use_fast=True")
+    segments = _segments(turns, get_template(template))
+    text = "".join(part for part, _ in segments)
+    is_answer = [flag for part, flag in segments for _ in part]  # per character
+    image_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+    input_ids: list[int] = []
+    supervised: list[bool] = []
+    start = 0
+    for number, chunk in enumerate(text.split(IMAGE_TOKEN)):
+        if number:
+            input_ids.append(image_id)
+            supervised.append(False)
+            start += len(IMAGE_TOKEN)
+        encoded = tokenizer(chunk, add_special_tokens=True, return_offsets_mapping=True)
+        skip = 1 if number and encoded["input_ids"][:1] == [tokenizer.bos_token_id] else 0
+        input_ids += encoded["input_ids"][skip:]
+        # A token belongs to the answer if its last character does: a word piece carries the space before it.
+        supervised += [end > begin and is_answer[start + end - 1] for begin, end in encoded["offset_mapping"][skip:]]
+        start += len(chunk)
+    return input_ids, supervised
+
+
+def chat_template(template: str, tokenizer: PreTrainedTokenizerBase) -> str:
+    """The Jinja chat template whose ids, through `apply_chat_template(tokenize=True)`, are those of `encode`.
+
+    The processor tokenises the whole text in one pass. A Llama tokenizer with `legacy=false` then leaves out the word
+    boundary that LLaVA's chunk-wise tokenisation puts after an image, so for such a one the template writes a space.
+    """
+    spec = get_template(template)
+    one_pass = tokenizer(f"{IMAGE_TOKEN}\nx", add_special_tokens=False)["input_ids"][1:]
+    chunk = tokenizer("\nx", add_special_tokens=False)["input_ids"]
+    after_image = "\\n" if one_pass == chunk else " \\n"
+    user, assistant, end = spec.roles["user"], spec.roles["assistant"], spec.end_of_turn
+    return (
+        "{%- macro text(m) -%}{%- if m['content'] is string -%}{{- m['content'] -}}{%- else -%}"
+        "{%- for c in m['content'] if c['type'] == 'text' -%}{{- c['text'] -}}{%- endfor -%}{%- endif -%}{%- endmacro -%}"
+        "{{- bos_token -}}"
+        "{%- if messages[0]['role'] == 'system' -%}{{- text(messages[0]) -}}"
+        f"{{%- else -%}}{{{{- {spec.system!r} -}}}}{{%- endif -%}}{{{{- ' ' -}}}}"
+        "{%- for m in messages -%}{%- if m['role'] == 'user' -%}"
+        f"{{{{- '{user}: ' -}}}}"
+        "{%- if m['content'] is not string -%}{%- for c in m['content'] if c['type'] == 'image' -%}"
+        f"{{{{- '{IMAGE_TOKEN}{after_image}' -}}}}"
+        "{%- endfor -%}{%- endif -%}{{- text(m) + ' ' -}}"
+        f"{{%- elif m['role'] == 'assistant' -%}}{{{{- '{assistant}:' -}}}}"
+        f"{{% generation %}}{{{{- ' ' + text(m) + '{end}' -}}}}{{% endgeneration %}}"
+        "{%- endif -%}{%- endfor -%}"
+        f"{{%- if add_generation_prompt -%}}{{{{- '{assistant}:' -}}}}{{%- endif -%}}"
+    )
+
+
+def messages(turns: Sequence[Turn]) -> list[dict[str, Any]]:
+    """The same turns in the form `apply_chat_template` takes: a list of image and text blocks a turn."""
+    result = []
+    for turn in turns:
+        images, text = _split_images(turn["content"])
+        result.append(
+            {"role": turn["role"], "content": [{"type": "image"}] * images + [{"type": "text", "text": text}]}
+        )
+    return result
+
+
+def _split_images(content: str) -> tuple[int, str]:
+    images = content.count(IMAGE_TOKEN)
+    return images, content.replace(f"{IMAGE_TOKEN}\n", "").replace(IMAGE_TOKEN, "")
+
+
+def _segments(turns: Sequence[Turn], template: Template) -> list[tuple[str, bool]]:
+    """The prompt as `(text, is_answer)` pieces, in order."""
+    if not turns:
+        raise PromptError("a dialogue needs at least one turn")
+    pieces: list[tuple[str, bool]] = [(template.system + " ", False)]
+    for number, turn in enumerate(turns):
+        expected = ("user", "assistant")[number % 2]
+        if turn["role"] != expected:
+            raise PromptError(f"turn {number} has the role {turn['role']!r} where {expected!r} is due")
+        if not turn["content"].strip():
+            raise PromptError(f"turn {number} ({expected}) is empty; remove the dialogue or give it text")
+        tag = template.roles[expected] + ":"
+        if expected == "user":
+            content = _SPECIAL_TOKEN_BUT_IMAGE.sub("< ", turn["content"])
+            pieces.append((f"{tag} {content} ", False))
+        else:
+            content = _SPECIAL_TOKEN.sub("< ", turn["content"])
+            pieces += [(tag, False), (f" {content}{template.end_of_turn}", True)]
+    if len(turns) % 2:
+        pieces.append((template.roles["assistant"] + ":", False))
+    return pieces

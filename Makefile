@@ -1,0 +1,34 @@
+# Every target sets itself up from nothing: the first use creates .venv and installs the tested versions.
+PYTHON ?= python3
+BIN := .venv/bin
+
+# One thread a test process (there are two), two for a single training: fixed, so that two runs add in one order.
+TEST_ENV := OMP_NUM_THREADS=1
+DEMO_ENV := OMP_NUM_THREADS=2 HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 TOKENIZERS_PARALLELISM=false
+
+.PHONY: help env demo test check
+
+help:
+	@echo "make demo   fine-tune a small LLaVA on VizWiz-format data, score it before and after, write a page"
+	@echo "make test   run the tests"
+	@echo "make check  check format, lint and types"
+	@echo "make env    only create .venv"
+
+env: .venv/.installed
+
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,demo]"
+	@touch $@
+
+demo: env
+	$(DEMO_ENV) $(BIN)/python scripts/make_demo.py
+	$(DEMO_ENV) $(BIN)/accelerate launch --config_file accelerate_configs/cpu.yaml recipes/sft_vizwiz.py --config recipes/configs/demo_cpu.yaml
+
+test: env
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2
+
+check: env
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy

@@ -1,0 +1,1 @@
+"""VizWiz accuracy. `answer_rules` holds the plain functions; only `vizwiz_accuracy` imports `evaluate`."""

@@ -1,0 +1,5 @@
+"""Loading, assembling and adapting LLaVA models."""
+
+from hf_llava_vqa.models.loading import load_model
+
+__all__ = ["load_model"]

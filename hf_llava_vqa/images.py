@@ -1,0 +1,197 @@
+"""Opening pictures safely: formats, size limits, orientation, transparency, and members of archives.
+
+Every image the package looks at comes through `open_image`, so training, evaluation and demos see the same
+pixels. Anything that cannot be opened is an `ImageError` that names the file.
+"""
+
+import io
+import os
+import struct
+import zipfile
+import zlib
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from hf_llava_vqa.errors import ImageError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
+MEAN_COLOR = (122, 116, 104)
+"""CLIP's mean colour in 8 bits: what LLaVA pads with, and what shows through transparent pixels here."""
+
+MAX_PIXELS = 50_000_000
+_MAX_BYTES_PER_PIXEL = 8  # 16-bit RGBA without compression: a larger file is no image of the allowed size
+_ZIP_PREFIX = "zip://"
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_DECODER_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+"""What Pillow's decoders are known to raise on damaged files."""
+
+
+def open_image(source: Any, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decode an image to RGB, upright, with transparency composited on `MEAN_COLOR`.
+
+    The first frame of an animation is taken; 16-bit grey is scaled to 8 bits; unreadable EXIF data count as
+    upright, as in every viewer. The result carries no metadata, so that no later step rotates or composites
+    it again (transformers' processors do if `info` still holds a transparency).
+
+    Args:
+        source: a PIL image, the bytes of a file, a path, `zip://member::/path/of/archive.zip`, or a dict with
+            `bytes` and `path` as `datasets` stores images.
+        max_pixels: width times height allowed; read from the header, before anything is decoded.
+
+    Raises:
+        ImageError: the file is missing, of another format, too large, truncated or damaged.
+    """
+    if isinstance(source, Image.Image):
+        return _decode(source, "image in memory", max_pixels)
+    name = _name_of(source)
+    with _open_file(source, name, max_pixels) as file:
+        try:
+            image = Image.open(file, formats=FORMATS)
+        except UnidentifiedImageError:
+            raise ImageError(f"{name}: not an image of a known format ({', '.join(FORMATS)})") from None
+        except _DECODER_ERRORS as error:
+            raise ImageError(f"{name}: cannot be decoded: {_one_line(error)}") from error
+        with image:
+            return _decode(image, name, max_pixels)
+
+
+def read_image_bytes(source: Any, *, max_pixels: int = MAX_PIXELS) -> bytes:
+    """Return the bytes of an image file as they are stored. `source` as in `open_image`, but no PIL image.
+
+    Raises:
+        ImageError: the file is missing or too large to be an image of `max_pixels`.
+    """
+    if isinstance(source, Image.Image):
+        raise ImageError("image in memory: its file is gone; read the data with datasets.Image(decode=False)")
+    with _open_file(source, _name_of(source), max_pixels) as file:
+        return file.read()
+
+
+def path_inside(root: str | Path, name: str) -> Path:
+    """Return `root / name`; `name` must be a relative path that stays inside `root`, symbolic links followed.
+
+    Raises:
+        ImageError: `name` is empty, absolute, climbs with `..`, or leads out of `root` through a link.
+    """
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    if not parts or parts[0] == "/" or ".." in parts or "\0" in name:
+        raise ImageError(f"unsafe name {name!r}: it must be a relative path without '..'")
+    path = Path(root, name)
+    try:
+        inside = path.resolve().is_relative_to(Path(root).resolve())
+    except (OSError, RuntimeError) as error:
+        raise ImageError(f"unsafe name {name!r}: {_one_line(error)}") from error
+    if not inside:
+        raise ImageError(f"unsafe name {name!r}: it leads out of {root} through a symbolic link")
+    return path
+
+
+def _decode(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
+    pixels = image.width * image.height
+    if pixels > max_pixels:
+        raise ImageError(
+            f"{name}: {image.width}x{image.height} is {pixels:,} pixels, "
+            f"more than the {max_pixels:,} allowed; make the image smaller"
+        )
+    try:
+        image.load()
+        image = _to_rgb(_upright(image))
+    except _DECODER_ERRORS as error:
+        raise ImageError(f"{name}: cannot be decoded: {_one_line(error)}") from error
+    image.info = {}
+    return image
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        orientation = image.getexif().get(_ORIENTATION_TAG)
+    except _DECODER_ERRORS:
+        return image
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise ValueError(f"mode {image.mode} has no fixed range of brightness; convert it to 8 bits first")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    canvas = Image.new("RGBA", image.size, (*MEAN_COLOR, 255))
+    return Image.alpha_composite(canvas, image.convert("RGBA")).convert("RGB")
+
+
+def _name_of(source: Any) -> str:
+    if isinstance(source, dict):
+        source = source.get("path") or source.get("bytes")
+    return "image in memory" if isinstance(source, bytes) else str(source)
+
+
+def _open_file(source: Any, name: str, max_pixels: int) -> IO[bytes]:
+    if isinstance(source, dict):
+        source = source["path"] if source.get("bytes") is None else source["bytes"]
+    if isinstance(source, bytes):
+        return io.BytesIO(source)
+    if not isinstance(source, str | Path):
+        raise ImageError(f"an image must be a path, bytes or a PIL image, not {type(source).__name__}")
+    max_bytes = max_pixels * _MAX_BYTES_PER_PIXEL
+    if str(source).startswith(_ZIP_PREFIX):
+        return io.BytesIO(_read_member(str(source), max_bytes))
+    if not os.path.isfile(source):
+        raise ImageError(f"{name}: no such image file")
+    if os.path.getsize(source) > max_bytes:
+        raise ImageError(f"{name}: {os.path.getsize(source):,} bytes are too many for an image")
+    try:
+        return open(source, "rb")
+    except OSError as error:
+        raise ImageError(f"{name}: cannot be read: {_one_line(error)}") from error
+
+
+def _read_member(url: str, max_bytes: int) -> bytes:
+    member, _, archive = url.removeprefix(_ZIP_PREFIX).rpartition("::")
+    if not os.path.isfile(archive):
+        raise ImageError(f"{archive}: no such archive (needed for {member})")
+    try:
+        opened = _open_archive(archive, os.stat(archive).st_mtime_ns, os.getpid())
+        size = opened.getinfo(member).file_size
+        if size > max_bytes:
+            raise ImageError(f"{archive}: member {member} has {size:,} bytes, too many for an image")
+        return opened.read(member)
+    except KeyError:
+        raise ImageError(f"{archive}: no member {member}") from None
+    except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, zlib.error) as error:
+        raise ImageError(f"{archive}: member {member} cannot be read: {_one_line(error)}") from error
+
+
+@lru_cache(maxsize=4)
+def _open_archive(path: str, modified: int, process: int) -> zipfile.ZipFile:
+    # A forked worker shares its parent's file offset, so every process opens its own; a replaced file is new.
+    return zipfile.ZipFile(path)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

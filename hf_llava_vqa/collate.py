@@ -1,0 +1,193 @@
+"""Records to batches: dialogues become paths, paths of one image become a tree, trees become rows and pixels.
+
+The collator is the only place where text and pictures of a training example meet. It accepts our records and TRL's
+own rows (`image`/`images` with `messages` or `prompt`/`completion`), which become trees with one branch.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import LlavaProcessor
+
+from hf_llava_vqa import forest, prompts
+from hf_llava_vqa.answers import weighted_answers
+from hf_llava_vqa.data import get_benchmark
+from hf_llava_vqa.errors import ConfigError, PromptError, VqaError
+from hf_llava_vqa.images import open_image
+
+Batch = dict[str, Any]
+
+
+def image_tokens(processor: LlavaProcessor) -> int:
+    """Language-model tokens one image becomes: 576 for CLIP-L/14 at 336 pixels without its CLS token."""
+    crop = processor.image_processor.crop_size
+    patches = (crop["height"] // processor.patch_size) * (crop["width"] // processor.patch_size)
+    dropped = 1 if processor.vision_feature_select_strategy == "default" else 0
+    return patches + processor.num_additional_image_tokens - dropped
+
+
+def pixel_values(images: Sequence[Any], processor: LlavaProcessor) -> torch.Tensor:
+    """Open images and process them: `[I, 3, H, W]` float32, one entry per image, in order; without any, `[0, 3, H, W]`."""
+    if not images:
+        crop = processor.image_processor.crop_size
+        return torch.zeros(0, 3, crop["height"], crop["width"])
+    opened = [open_image(image) for image in images]
+    return processor.image_processor(opened, return_tensors="pt")["pixel_values"]
+
+
+def as_record(row: dict[str, Any]) -> dict[str, Any]:
+    """Our record as it is; a TRL row (`messages` or `prompt` + `completion`, string or chat form) as a record."""
+    if "dialogues" in row:
+        return row
+    images = row["images"] if row.get("images") is not None else [row["image"]] if row.get("image") is not None else []
+    turns = row["messages"] if "messages" in row else _completion_turns(row)
+    turns = [{"role": turn["role"], "content": _plain_text(turn["content"])} for turn in turns]
+    dialogue = {"id": str(row.get("id", "row")), "turns": turns, "answers": []}
+    return {"image_id": dialogue["id"], "images": images, "source": "", "dialogues": [dialogue]}
+
+
+def _completion_turns(row: dict[str, Any]) -> list[dict[str, Any]]:
+    if not isinstance(row["prompt"], str):
+        return [*row["prompt"], *row["completion"]]
+    return [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["completion"]}]
+
+
+def _plain_text(content: str | list[dict[str, Any]]) -> str:
+    if isinstance(content, str):
+        return content
+    return "".join(block["text"] for block in content if block["type"] == "text")
+
+
+def prompt_turns(record: dict[str, Any], dialogue: dict[str, Any], instruction: str | None = None) -> list[prompts.Turn]:
+    """A dialogue's turns with its images and instruction; the benchmark named by `source` gives the instruction
+    unless `instruction` does."""
+    if instruction is None:
+        instruction = get_benchmark(record["source"]).instruction if record["source"] else ""
+    return prompts.question_turns(dialogue["turns"], images=len(record["images"]), instruction=instruction)
+
+
+class VqaCollator:
+    """Turn a list of records into one batch.
+
+    The batch holds `input_ids`, `position_ids`, `labels` [R, L] int64, `weights` [R, L] float32, `pixel_values`
+    [I, 3, H, W] in the row-major order of the image slots, and the mask: `attention_mask` [R, 1, L, L] bool
+    (`mask="dense"`, understood by every stock trainer) or `subtree_end` [R, L] and `dialogue_ids` (`"compact"`).
+
+    Args:
+        processor: LLaVA processor; its tokenizer is fast and knows `<image>`.
+        template: prompt template.
+        answer_target: which human answers are trained on, see `answers.weighted_answers`.
+        max_length: longest allowed path in tokens, images counted in full; None for no limit. Nothing is cut.
+        max_questions_per_row: a record with more dialogues becomes several trees.
+        mask: `dense` or `compact`.
+        instruction: replaces the benchmark's instruction to the model.
+        seed: for `answer_target="sample"`, with the `epoch` attribute.
+
+    Raises:
+        VqaError: naming the dialogue, for a path that cannot be built, is too long or has nothing to train on.
+    """
+
+    def __init__(
+        self,
+        processor: LlavaProcessor,
+        *,
+        template: str = "v1",
+        answer_target: str = "votes",
+        max_length: int | None = None,
+        max_questions_per_row: int = 16,
+        mask: str = "dense",
+        instruction: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        if mask not in ("dense", "compact"):
+            raise ConfigError(f"mask is {mask!r}; use 'dense' or 'compact'")
+        weighted_answers([""], answer_target)  # an unknown target is an error now, not at the first batch
+        self.processor = processor
+        self.template = prompts.get_template(template).name
+        self.answer_target = answer_target
+        self.max_length = max_length
+        self.max_questions_per_row = max_questions_per_row
+        self.mask = mask
+        self.instruction = instruction
+        self.seed = seed
+        self.epoch = 0
+        self.image_token_id = processor.image_token_id
+        self.image_tokens = image_tokens(processor)
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> Batch:
+        trees: list[forest.Tree] = []
+        images: list[list[Any]] = []  # the pictures of each tree, in the order of its slots
+        dialogue_ids: list[list[str]] = []
+        for record in map(as_record, rows):
+            for dialogues in self._groups(record):
+                tree = self.tree(record, dialogues)
+                images.append([record["images"][k] for k in forest.image_order(tree, self.image_token_id)])
+                trees.append(forest.expand_images(tree, self.image_token_id, self.image_tokens))
+                dialogue_ids.append([dialogue["id"] for dialogue in dialogues])
+        if not any(images):
+            trees.append(self._padding_tree())
+            images.append([])
+            dialogue_ids.append([])
+        return self._batch(trees, images, dialogue_ids)
+
+    def tree(self, record: dict[str, Any], dialogues: Iterable[dict[str, Any]]) -> forest.Tree:
+        """The tree of some dialogues of one record, image placeholders not yet expanded."""
+        paths: list[forest.Path] = []
+        weights: list[float] = []
+        for dialogue in dialogues:
+            try:
+                for path, weight in self._paths(record, dialogue):
+                    paths.append(path)
+                    weights.append(weight)
+            except VqaError as error:
+                raise type(error)(f"{record['image_id']}, dialogue {dialogue['id']}: {error}") from error
+        return forest.merge(paths, weights)
+
+    def _groups(self, record: dict[str, Any]) -> Iterator[list[dict[str, Any]]]:
+        dialogues = record["dialogues"]
+        for start in range(0, len(dialogues), self.max_questions_per_row):
+            yield dialogues[start : start + self.max_questions_per_row]
+
+    def _paths(self, record: dict[str, Any], dialogue: dict[str, Any]) -> Iterator[tuple[forest.Path, float]]:
+        turns = prompt_turns(record, dialogue, self.instruction)
+        if turns[-1]["role"] == "assistant":
+            yield self._encode(turns), 1.0
+            return
+        if not dialogue["answers"]:
+            raise PromptError("has no answers to train on; give it answers or leave it out")
+        answers = [answer["answer"] for answer in dialogue["answers"]]
+        targets = weighted_answers(
+            answers, self.answer_target, seed=self.seed, epoch=self.epoch, dialogue_id=dialogue["id"]
+        )
+        for text, weight in targets:
+            yield self._encode([*turns, {"role": "assistant", "content": text}]), weight
+
+    def _encode(self, turns: list[prompts.Turn]) -> forest.Path:
+        ids, supervised = prompts.encode(turns, self.processor.tokenizer, self.template)
+        length = len(ids) + ids.count(self.image_token_id) * (self.image_tokens - 1)
+        if self.max_length is not None and length > self.max_length:
+            raise PromptError(
+                f"is {length} tokens long ({self.image_tokens} per image), over max_length={self.max_length}; "
+                "raise max_length (nothing is ever cut)"
+            )
+        return ids, supervised
+
+    def _padding_tree(self) -> forest.Tree:
+        """An unlabelled picture: keeps tower and projector in every rank's graph when a batch has only text."""
+        ids = [self.processor.tokenizer.bos_token_id, self.image_token_id]
+        return forest.expand_images(forest.merge([(ids, [False, False])]), self.image_token_id, self.image_tokens)
+
+    def _batch(self, trees: list[forest.Tree], images: list[list[Any]], dialogue_ids: list[list[str]]) -> Batch:
+        rows = forest.lay_out(trees)
+        arrays = forest.pad_rows(rows, self.processor.tokenizer.pad_token_id)
+        batch: Batch = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in arrays.items()}
+        placed = [tree for row in rows for tree in row.trees]
+        pixels = pixel_values([image for tree in placed for image in images[tree]], self.processor)
+        batch["pixel_values"] = pixels if len(pixels) else pixels.new_zeros(1, *pixels.shape[1:])  # the padding tree's
+        if self.mask == "dense":
+            batch["attention_mask"] = forest.attention_mask(batch.pop("subtree_end"))
+        else:
+            batch["dialogue_ids"] = [[name for tree in row.trees for name in dialogue_ids[tree]] for row in rows]
+        return batch

@@ -1,0 +1,100 @@
+"""LoRA and DoRA on the language model, the projector trained in full beside it, and a check that nothing else is."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+from peft import LoraConfig, PeftConfig
+from peft.tuners.lora import LoraLayer
+from torch import nn
+from trl import ModelConfig
+
+from hf_llava_vqa.errors import ConfigError
+
+# LLaVA-1.5 adapts every linear of the language model (haotian-liu/LLaVA, train.py, find_all_linear_names).
+LANGUAGE_MODEL_LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+PROJECTOR = "multi_modal_projector"
+PARTS = ("vision_tower", PROJECTOR, "language_model", "lm_head")
+
+
+def lora_config(args: ModelConfig) -> LoraConfig | None:
+    """The adapter that TRL's model flags describe, on the language model only; None without `--use_peft`.
+
+    `--lora_target_modules` takes names of linears (`q_proj v_proj`); they are anchored to the language model, because
+    CLIP has linears of the same names. `--use_dora` makes it DoRA. The projector is trained in full and saved in the
+    adapter folder.
+
+    Raises:
+        ConfigError: a target that no linear of a Llama language model has.
+    """
+    if not args.use_peft:
+        return None
+    names = args.lora_target_modules or LANGUAGE_MODEL_LINEARS
+    names = [names] if isinstance(names, str) else names
+    unknown = sorted(set(names) - set(LANGUAGE_MODEL_LINEARS))
+    if unknown:
+        raise ConfigError(f"--lora_target_modules {' '.join(unknown)}: use names among {' '.join(LANGUAGE_MODEL_LINEARS)}")
+    return LoraConfig(
+        r=args.lora_r,
+        lora_alpha=args.lora_alpha,
+        lora_dropout=args.lora_dropout,
+        target_modules=language_model_targets(names),
+        modules_to_save=args.lora_modules_to_save or [PROJECTOR],
+        use_dora=args.use_dora,
+        use_rslora=args.use_rslora,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+
+
+def language_model_targets(names: Sequence[str] = LANGUAGE_MODEL_LINEARS) -> str:
+    """A regular expression that matches these linears inside the language model and nowhere else."""
+    return rf".*\blanguage_model\..*\.({'|'.join(names)})"
+
+
+def check_adapter_targets(model: nn.Module, peft_config: PeftConfig | None) -> None:
+    """Raise `ConfigError` if an adapter landed outside the language model without being asked for by name."""
+    asked = str(getattr(peft_config, "target_modules", "")) if peft_config is not None else ""
+    for name, module in model.named_modules():
+        if isinstance(module, LoraLayer) and "vision_tower" in name and "vision_tower" not in asked:
+            raise ConfigError(
+                f"an adapter landed on the vision tower ({name}); anchor target_modules to the language model, "
+                f"for example {language_model_targets()!r}"
+            )
+
+
+def trained_by_part(model: nn.Module) -> dict[str, tuple[int, int]]:
+    """Part of the model -> (trained parameters, all parameters); quantised and sharded parameters count in full."""
+    trained: Counter[str] = Counter()
+    total: Counter[str] = Counter()
+    for name, parameter in model.named_parameters():
+        part = next((part for part in PARTS if part in name), "other")
+        count = getattr(parameter, "ds_numel", parameter.numel())  # DeepSpeed ZeRO-3 leaves an empty local tensor
+        total[part] += count
+        trained[part] += count if parameter.requires_grad else 0
+    return {part: (trained[part], total[part]) for part in (*PARTS, "other") if total[part]}
+
+
+def trained_parameters_line(model: nn.Module) -> str:
+    """One line for the log: how many parameters are trained, and where they are."""
+    parts = trained_by_part(model)
+    trained = sum(count for count, _ in parts.values())
+    total = sum(count for _, count in parts.values())
+    listed = ", ".join(f"{part} {count:,} of {size:,}" for part, (count, size) in parts.items())
+    return f"trains {trained:,} of {total:,} parameters ({trained / total:.2%}): {listed}"
+
+
+def keep_trained_weights_in_float32(model: nn.Module) -> None:
+    """Cast 16-bit trained parameters up: at a learning rate of 2e-5 a bf16 projector would round its updates away."""
+    for parameter in model.parameters():
+        if parameter.requires_grad and parameter.dtype in (torch.float16, torch.bfloat16):
+            parameter.data = parameter.data.float()
+
+
+def check_dora_rows(model: nn.Module) -> None:
+    """Raise `ConfigError` for a base weight with an all-zero row: DoRA divides by its norm and would give NaN."""
+    for name, module in model.named_modules():
+        if isinstance(module, LoraLayer) and any(module.use_dora.values()):
+            weight = module.get_base_layer().weight
+            if weight.dim() == 2 and weight.is_floating_point() and not weight.norm(dim=1).all():
+                raise ConfigError(f"{name} has a weight row of zeros, which DoRA cannot scale; use LoRA (--use_dora False)")

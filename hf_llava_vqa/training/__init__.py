@@ -1,0 +1,6 @@
+"""Training: configuration, the trainer, its callbacks and what a checkpoint holds."""
+
+from hf_llava_vqa.training.config import DataArguments, VqaConfig, parse_recipe_args
+from hf_llava_vqa.training.trainer import VqaTrainer
+
+__all__ = ["DataArguments", "VqaConfig", "VqaTrainer", "parse_recipe_args"]

@@ -1,0 +1,126 @@
+"""What a recipe can be told: `DataArguments`, `VqaConfig` on top of TRL's `SFTConfig`, and TRL's `ModelConfig`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from transformers.utils import is_torch_bf16_gpu_available
+from trl import ModelConfig, SFTConfig, TrlParser
+
+from hf_llava_vqa.answers import ANSWER_TARGETS
+from hf_llava_vqa.errors import ConfigError
+from hf_llava_vqa.models.processors import IMAGE_ASPECTS
+from hf_llava_vqa.prompts import TEMPLATES
+
+# Backends that see the tree mask as it is; flash-attn takes no mask, and eager adds a bool mask as numbers.
+MASKED_ATTENTION = ("sdpa",)
+
+
+@dataclass
+class DataArguments:
+    """Where the questions come from."""
+
+    source: str = field(default="vizwiz", metadata={"help": "Reader: vizwiz, vizwiz_competition, easy_vqa or parquet."})
+    data_dir: str | None = field(
+        default=None, metadata={"help": "Folder with the files as published, or written by prepare_data.py."}
+    )
+    train_split: str = field(default="train", metadata={"help": "Split to train on."})
+    eval_split: str | None = field(default=None, metadata={"help": "Split to evaluate on; none if not given."})
+    eval_limit: int | None = field(default=None, metadata={"help": "Evaluate on the first so many images only."})
+    streaming: bool = field(default=False, metadata={"help": "Read the training split as a stream; needs --max_steps."})
+
+    def reader_paths(self) -> dict[str, str]:
+        """The keyword under which the reader takes `data_dir`."""
+        if self.data_dir is None:
+            return {}
+        return {"path" if self.source == "parquet" else "root": self.data_dir}
+
+
+@dataclass
+class VqaConfig(SFTConfig):
+    """TRL's `SFTConfig` with what visual question answering adds.
+
+    `per_device_train_batch_size` counts images: each is one row that holds all its questions and answers.
+    `max_length` limits a single path (images counted in full) and never cuts. bf16 is used where a GPU has it, fp32
+    on the CPU.
+
+    Raises:
+        ConfigError: a value that cannot work, with the flag's name and the remedy.
+    """
+
+    template: str = field(default="v1", metadata={"help": "Prompt template.", "choices": sorted(TEMPLATES)})
+    answer_target: str = field(
+        default="votes", metadata={"help": "Which human answers are trained on.", "choices": list(ANSWER_TARGETS)}
+    )
+    max_questions_per_row: int = field(default=16, metadata={"help": "An image with more questions takes several rows."})
+    projector_learning_rate: float | None = field(
+        default=None, metadata={"help": "Learning rate of the multimodal projector; as the rest if not given."}
+    )
+    image_aspect: str = field(
+        default="pad", metadata={"help": "Pad photos to a square, or crop their centre.", "choices": list(IMAGE_ASPECTS)}
+    )
+    eval_max_new_tokens: int = field(default=32, metadata={"help": "Longest answer in tokens during evaluation."})
+    max_length: int | None = field(default=None, metadata={"help": "Longest path in tokens; longer ones are refused."})
+    ddp_find_unused_parameters: bool | None = field(
+        default=False, metadata={"help": "Off: every batch reaches every trained parameter."}
+    )
+
+    def __post_init__(self) -> None:
+        if self.bf16 is None and not self.fp16:
+            self.bf16 = _use_bf16(self.use_cpu)
+        for flag in ("max_questions_per_row", "eval_max_new_tokens"):
+            if getattr(self, flag) < 1:
+                raise ConfigError(f"--{flag} is {getattr(self, flag)}; it must be at least 1")
+        if self.packing or self.padding_free:
+            raise ConfigError("--packing and --padding_free: leave them off, image trees are laid out by the collator")
+        super().__post_init__()
+
+
+def _use_bf16(use_cpu: bool) -> bool:
+    if use_cpu or not torch.cuda.is_available():
+        return False
+    if not is_torch_bf16_gpu_available():
+        raise ConfigError(
+            f"{torch.cuda.get_device_name()} has no bfloat16, and LLaVA overflows in float16; use an Ampere or newer "
+            "card, or train in float32 with --bf16 False --dtype float32 (twice the memory)"
+        )
+    return True
+
+
+def parse_recipe_args(args: Sequence[str] | None = None) -> tuple[DataArguments, VqaConfig, ModelConfig]:
+    """Parse `--config FILE.yaml` and flags: the file gives defaults, the command line wins, unknown keys are errors.
+
+    Raises:
+        ConfigError: in one line, for whatever the parser or a configuration class refuses.
+    """
+    try:
+        data_args, config, model_args = TrlParser((DataArguments, VqaConfig, ModelConfig)).parse_args_and_config(args)
+    except (ValueError, ImportError, FileNotFoundError) as error:
+        raise ConfigError(" ".join(str(error).split())) from error
+    check_run(data_args, config, model_args)
+    return data_args, config, model_args
+
+
+def check_run(data_args: DataArguments, config: VqaConfig, model_args: ModelConfig) -> None:
+    """Refuse combinations that would only fail after the model is loaded. Raises `ConfigError`."""
+    if model_args.model_name_or_path is None:
+        raise ConfigError("--model_name_or_path is missing; for example llava-hf/llava-1.5-7b-hf")
+    if data_args.data_dir is None and data_args.source != "easy_vqa":
+        raise ConfigError(f"--data_dir is missing; point it to the folder that holds the {data_args.source} files")
+    if data_args.data_dir is not None and not Path(data_args.data_dir).is_dir():
+        raise ConfigError(f"--data_dir {data_args.data_dir}: no such folder")
+    if data_args.streaming and config.max_steps <= 0:
+        raise ConfigError("--streaming needs --max_steps: a stream has no length")
+    if config.eval_strategy != "no" and data_args.eval_split is None:
+        raise ConfigError(f"--eval_strategy {config.eval_strategy.value} needs --eval_split, the split to evaluate on")
+    check_attention(model_args.attn_implementation)
+
+
+def check_attention(implementation: str | None) -> None:
+    """Raise `ConfigError` for an attention backend that would not honour the tree mask."""
+    if implementation is not None and implementation not in MASKED_ATTENTION:
+        raise ConfigError(
+            f"--attn_implementation {implementation} does not honour the mask that keeps branches apart; "
+            f"use {' or '.join(MASKED_ATTENTION)}"
+        )

@@ -1,0 +1,95 @@
+"""The README.md a training run writes beside its adapter."""
+
+from pathlib import Path
+
+from huggingface_hub import ModelCard, ModelCardData
+from peft import PeftModel
+from transformers import Trainer
+
+from hf_llava_vqa.models.adapters import trained_by_part
+from hf_llava_vqa.training.checkpoints import versions
+
+_BODY = """---
+{header}
+---
+
+# {name}
+
+A LLaVA fine-tuned on visual question answering with [hf_llava_vqa](https://pypi.org/project/hf-llava-vqa/){on_data}.
+
+## Ask it
+
+```python
+from PIL import Image
+from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+model = LlavaForConditionalGeneration.from_pretrained("{repository}")
+processor = AutoProcessor.from_pretrained("{repository}")
+question = [{{"role": "user", "content": [{{"type": "image"}}, {{"type": "text", "text": "What is this?"}}]}}]
+prompt = processor.apply_chat_template(question, add_generation_prompt=True)
+inputs = processor(images=Image.open("photo.jpg"), text=prompt, add_special_tokens=False, return_tensors="pt")
+output = model.generate(**inputs, max_new_tokens=32)
+print(processor.decode(output[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))
+```
+
+## Training
+
+{facts}
+
+## Evaluation during training
+
+{scores}
+"""
+
+
+def write_model_card(trainer: Trainer, *, model_name: str | None, dataset_name: str | None, tags: list[str]) -> None:
+    """Write `README.md` into the trainer's output folder, with the scores logged so far."""
+    base = _base_model(trainer)
+    name = model_name or Path(trainer.args.output_dir).name
+    header = ModelCardData(
+        base_model=base,
+        library_name="peft" if isinstance(trainer.model, PeftModel) else "transformers",
+        pipeline_tag="image-text-to-text",
+        tags=sorted(tags),
+        datasets=[dataset_name] if dataset_name else None,
+        model_name=name,
+    )
+    card = _BODY.format(
+        header=header.to_yaml(),
+        name=name,
+        on_data=f", on {dataset_name}" if dataset_name else "",
+        repository=trainer.args.hub_model_id or name,
+        facts=_facts(trainer),
+        scores=_scores(trainer.state.log_history),
+    )
+    ModelCard(card, ignore_metadata_errors=True).save(Path(trainer.args.output_dir) / "README.md")
+
+
+def _base_model(trainer: Trainer) -> str | None:
+    path = trainer.model.config._name_or_path
+    return path if path and not Path(path).exists() else None  # a local folder means nothing to a reader
+
+
+def _facts(trainer: Trainer) -> str:
+    args = trainer.args
+    rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    trained = ", ".join(f"{part} {count:,}" for part, (count, _) in trained_by_part(trainer.model).items() if count)
+    facts = {
+        "Trained parameters": trained,
+        "Learning rate": args.learning_rate,
+        "Projector's learning rate": args.projector_learning_rate or args.learning_rate,
+        "Images a step": rows,
+        "Steps": trainer.state.global_step,
+        "Answer target": args.answer_target,
+        "Seed": args.seed,
+        "Versions": ", ".join(f"{name} {number}" for name, number in versions().items()),
+    }
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts.items())])
+
+
+def _scores(history: list[dict[str, float]]) -> str:
+    rows = [entry for entry in history if any(key.endswith("_accuracy") and key.startswith("eval_vizwiz") for key in entry)]
+    if not rows:
+        return "No evaluation was run."
+    lines = [f"| {row['step']} | {row['eval_vizwiz_accuracy']:.4f} | {row['eval_loss']:.4f} |" for row in rows]
+    return "\n".join(["| step | VizWiz accuracy | loss |", "|---|---|---|", *lines])

@@ -1,0 +1,234 @@
+"""`VqaTrainer`: TRL's `SFTTrainer` on image-once trees, with weighted answers and the task's metric.
+
+It overrides, each for one reason:
+`_set_signature_columns_if_needed` (our records reach the collator), `_get_num_items_in_batch` and `compute_loss` (answer
+weights, tree mask), `evaluation_loop` (the task's metric beside the loss, in time for loggers, early stopping and the
+choice of the best checkpoint), `create_optimizer` (the projector's learning rate), `_save_checkpoint` (what is needed
+to reproduce the run) and `create_model_card`.
+"""
+
+import time
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from datasets import Dataset, IterableDataset
+from peft import PeftConfig
+from torch.utils.data import DataLoader
+from transformers import LlavaForConditionalGeneration, LlavaProcessor
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput
+from trl import SFTTrainer
+
+from hf_llava_vqa import forest
+from hf_llava_vqa.collate import VqaCollator
+from hf_llava_vqa.data import get_benchmark
+from hf_llava_vqa.generation import Question, answer_questions, questions
+from hf_llava_vqa.metrics.vizwiz_accuracy.answer_rules import score
+from hf_llava_vqa.models.adapters import (
+    PROJECTOR,
+    check_adapter_targets,
+    check_dora_rows,
+    keep_trained_weights_in_float32,
+)
+from hf_llava_vqa.models.vision import run_without_autograd
+from hf_llava_vqa.training.callbacks import CollatorEpoch, StartUpReport
+from hf_llava_vqa.training.checkpoints import save_training_recipe
+from hf_llava_vqa.training.config import VqaConfig, check_attention
+from hf_llava_vqa.training.model_card import write_model_card
+
+RECORD_COLUMNS = ["image_id", "images", "source", "dialogues", "image", "messages", "prompt", "completion"]
+
+
+class VqaTrainer(SFTTrainer):
+    """Fine-tune a LLaVA on records, reading every image once.
+
+    Args:
+        model: a loaded LLaVA, or one already wrapped by PEFT.
+        args: the configuration.
+        train_dataset, eval_dataset: records (see `load_records`), map-style or streamed, or TRL's vision rows.
+        processing_class: the processor `load_model` or `prepare_processor` returned.
+        data_collator: a `VqaCollator` with `mask="compact"`; made from `args` if not given.
+        peft_config: usually `models.adapters.lora_config(...)`.
+        **kwargs: for `SFTTrainer`.
+
+    Raises:
+        ConfigError: an attention backend that ignores the tree mask, an adapter on the vision tower, a base weight
+            that DoRA cannot scale.
+    """
+
+    _tag_names = ["trl", "sft", "llava", "visual-question-answering"]
+    _name = "SFT"
+
+    def __init__(
+        self,
+        model: LlavaForConditionalGeneration,
+        args: VqaConfig,
+        *,
+        train_dataset: Dataset | IterableDataset,
+        processing_class: LlavaProcessor,
+        eval_dataset: Dataset | IterableDataset | dict[str, Dataset] | None = None,
+        data_collator: VqaCollator | None = None,
+        peft_config: PeftConfig | None = None,
+        **kwargs: Any,
+    ) -> None:
+        check_attention(model.config.get_text_config()._attn_implementation)
+        collator = data_collator or VqaCollator(
+            processing_class,
+            template=args.template,
+            answer_target=args.answer_target,
+            max_length=args.max_length,
+            max_questions_per_row=args.max_questions_per_row,
+            mask="compact",
+            seed=args.seed,
+        )
+        super().__init__(
+            model,
+            args,
+            data_collator=collator,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            peft_config=peft_config,
+            **kwargs,
+        )
+        check_adapter_targets(self.model, peft_config)
+        check_dora_rows(self.model)
+        if not self.is_deepspeed_enabled:  # DeepSpeed keeps float32 masters of its own
+            keep_trained_weights_in_float32(self.model)
+        tower = _vision_tower(self.model)
+        if not any(parameter.requires_grad for parameter in tower.parameters()):
+            run_without_autograd(tower)
+        self.add_callback(CollatorEpoch(collator))
+        self.add_callback(StartUpReport())
+
+    def _set_signature_columns_if_needed(self) -> None:
+        if self._signature_columns is None:
+            self._signature_columns = RECORD_COLUMNS
+
+    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> torch.Tensor:
+        """Sum of the token weights of one optimizer step, over micro-batches and ranks."""
+        total = torch.stack([batch["weights"].sum() for batch in batch_samples]).sum().to(device)
+        if self.args.average_tokens_across_devices:
+            total = self.accelerator.gather(total).sum()
+        return total
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, Any]:
+        """`sum(weight * nll) / sum(weight)`; with unit weights exactly TRL's mean over tokens."""
+        inputs = {name: value for name, value in inputs.items() if name != "dialogue_ids"}
+        weights = inputs.pop("weights")[:, 1:]  # shifted like the labels: the log-probabilities are [R, L - 1]
+        inputs["attention_mask"] = forest.attention_mask(inputs.pop("subtree_end"))
+        outputs = model(**inputs, use_cache=False, fused_lm_head=True)
+        total = weights.sum() if num_items_in_batch is None else num_items_in_batch
+        loss = -(weights * outputs.log_probs).sum() / total
+        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
+            loss = loss * self.accelerator.num_processes  # DDP averages gradients; the total is over all ranks
+        self._record_token_metrics(outputs, inputs["position_ids"])
+        return (loss, outputs) if return_outputs else loss
+
+    def _record_token_metrics(self, outputs: Any, position_ids: torch.Tensor) -> None:
+        """TRL's own logged figures (entropy, token accuracy, tokens seen), in one gather."""
+        mode = "train" if self.model.training else "eval"
+        rows, length = position_ids.shape
+        sums = torch.stack(
+            [
+                outputs.label_mask.sum().float(),
+                outputs.entropy.detach().sum().float(),
+                outputs.is_top1.sum().float(),
+                ((position_ids > 0).sum() + rows).float(),  # padding has position 0, like each row's first token
+            ]
+        )
+        supervised, entropy, correct, tokens = self.accelerator.gather_for_metrics(sums[None]).sum(0).tolist()
+        self._metrics[mode]["entropy"].append(entropy / max(supervised, 1))
+        self._metrics[mode]["mean_token_accuracy"].append(correct / max(supervised, 1))
+        if mode == "train":
+            self._total_train_tokens += int(tokens)
+        self._metrics[mode]["num_tokens"] = [self._total_train_tokens]
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """The loss, then the task: every question with answers is answered and scored by its benchmark's metric."""
+        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        output.metrics.update(self._answer_and_score(dataloader.dataset, metric_key_prefix))
+        return output
+
+    def _answer_and_score(self, records: Iterable[dict[str, Any]], prefix: str) -> dict[str, float]:
+        asked = [(r, d) for r, d in questions(r for r in records if "dialogues" in r) if d["answers"]]
+        if not asked:
+            return {}
+        started = time.perf_counter()
+        answers = self._answer_on_all_ranks(asked)
+        benchmark = get_benchmark(asked[0][0]["source"])
+        result = score(
+            [answers[dialogue["id"]] for _, dialogue in asked],
+            [dialogue["answers"] for _, dialogue in asked],
+            variant=benchmark.metric_variant,
+        )
+        return {
+            f"{prefix}_{benchmark.metric}": result["accuracy"],
+            f"{prefix}_answering_seconds": round(time.perf_counter() - started, 2),
+        }
+
+    def _answer_on_all_ranks(self, asked: list[Question]) -> dict[str, str]:
+        """Dialogue id -> answer. Every rank answers the same number of questions, so that none waits for a collective."""
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        padded = asked + asked[: -len(asked) % world]
+        mine = [{**record, "dialogues": [dialogue]} for record, dialogue in islice(padded, rank, None, world)]
+        with self.compute_loss_context_manager():
+            answered = answer_questions(
+                self.accelerator.unwrap_model(self.model),
+                self.processing_class,
+                mine,
+                template=self.args.template,
+                batch_size=self.args.per_device_eval_batch_size,
+                max_new_tokens=self.args.eval_max_new_tokens,
+            )
+            pairs = [(prediction["id"], prediction["answer"]) for prediction in answered]
+        return dict(gather_object(pairs))
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """TRL's optimizer, with the projector in groups of its own if it has a learning rate of its own."""
+        optimizer = super().create_optimizer(model)
+        if self.args.projector_learning_rate is None:
+            return optimizer
+        named = (self.model if model is None else model).named_parameters()
+        projector = {id(parameter) for name, parameter in named if PROJECTOR in name and parameter.requires_grad}
+        for group in list(optimizer.param_groups):
+            moved = [parameter for parameter in group["params"] if id(parameter) in projector]
+            if moved:
+                group["params"] = [parameter for parameter in group["params"] if id(parameter) not in projector]
+                optimizer.add_param_group({**group, "params": moved, "lr": self.args.projector_learning_rate})
+        optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
+        return optimizer
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        if self.is_world_process_zero():
+            save_training_recipe(self, Path(self._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
+
+    def create_model_card(
+        self, model_name: str | None = None, dataset_name: str | None = None, tags: str | list[str] | None = None
+    ) -> None:
+        """Write README.md: what was trained on what, how to ask it questions, and the scores so far."""
+        if self.is_world_process_zero():
+            extra = [tags] if isinstance(tags, str) else list(tags or [])
+            write_model_card(self, model_name=model_name, dataset_name=dataset_name, tags=[*self._tag_names, *extra])
+
+
+def _vision_tower(model: torch.nn.Module) -> torch.nn.Module:
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return base.model.vision_tower

@@ -1,0 +1,54 @@
+"""Fine-tune a LLaVA on VizWiz questions with LoRA or DoRA.
+
+On the CPU, with the demo's data and model:
+
+    accelerate launch --config_file accelerate_configs/cpu.yaml recipes/sft_vizwiz.py \
+        --config recipes/configs/demo_cpu.yaml
+
+On eight A100s, with the files as VizWiz publishes them:
+
+    accelerate launch --config_file accelerate_configs/ddp_8.yaml recipes/sft_vizwiz.py \
+        --config recipes/configs/vizwiz_lora_7b.yaml --data_dir /data/vizwiz
+"""
+
+from hf_llava_vqa.data import load_records
+from hf_llava_vqa.errors import cli
+from hf_llava_vqa.models.adapters import lora_config
+from hf_llava_vqa.models.loading import load_for_training
+from hf_llava_vqa.training import VqaTrainer, parse_recipe_args
+from hf_llava_vqa.training.checkpoints import save_training_recipe
+
+
+@cli
+def main() -> None:
+    data_args, config, model_args = parse_recipe_args()
+
+    # Data first: a mistake there should cost seconds, not the time to load a model.
+    paths = data_args.reader_paths()
+    train = load_records(data_args.source, split=data_args.train_split, streaming=data_args.streaming, **paths)
+    held_out = load_records(data_args.source, split=data_args.eval_split, **paths) if data_args.eval_split else None
+    if held_out is not None and data_args.eval_limit is not None:
+        held_out = held_out.select(range(min(data_args.eval_limit, len(held_out))))
+
+    model, processor = load_for_training(model_args, image_aspect=config.image_aspect, template=config.template)
+    trainer = VqaTrainer(
+        model,
+        config,
+        train_dataset=train,
+        eval_dataset=held_out,
+        processing_class=processor,
+        peft_config=lora_config(model_args),
+    )
+    trainer.train(resume_from_checkpoint=config.resume_from_checkpoint)
+
+    trainer.save_model()
+    trainer.save_state()
+    trainer.create_model_card(dataset_name=data_args.source)
+    if trainer.is_world_process_zero():
+        save_training_recipe(trainer, config.output_dir)
+    if config.push_to_hub:
+        trainer.push_to_hub(dataset_name=data_args.source)
+
+
+if __name__ == "__main__":
+    main()

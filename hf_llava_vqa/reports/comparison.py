@@ -1,0 +1,121 @@
+"""Evaluations of several models side by side, as a text table and as the page."""
+
+import json
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hf_llava_vqa.data import get_benchmark
+from hf_llava_vqa.errors import RecordError
+from hf_llava_vqa.evaluation import SCORES_FILE, Prediction, read_predictions
+from hf_llava_vqa.generation import Question, questions
+from hf_llava_vqa.metrics.vizwiz_accuracy.answer_rules import answer_accuracy
+from hf_llava_vqa.reports.page import Example, write_page
+
+ROLE_ORDER = ("question_only", "base", "adapter", "merged")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One folder written by `scripts/evaluate.py`: its benchmark's scores and its predictions."""
+
+    model: str
+    role: str
+    benchmark: str
+    split: str
+    scores: dict[str, Any]
+    predictions: dict[str, Prediction]  # by dialogue id
+
+
+def read_evaluations(folders: Sequence[Path], benchmark: str) -> list[Evaluation]:
+    """Read evaluation folders, baselines first.
+
+    Raises:
+        RecordError: a folder without scores for `benchmark`, or evaluations of different splits or questions.
+    """
+    evaluations = [_read(folder, benchmark) for folder in folders]
+    evaluations.sort(key=lambda e: ROLE_ORDER.index(e.role) if e.role in ROLE_ORDER else len(ROLE_ORDER))
+    first = evaluations[0]
+    for folder, evaluation in zip(folders, evaluations, strict=True):
+        if (evaluation.split, evaluation.predictions.keys()) != (first.split, first.predictions.keys()):
+            raise RecordError(f"{folder}: answers other questions than {folders[0]}; evaluate both on one split and limit")
+    return evaluations
+
+
+def _read(folder: Path, benchmark: str) -> Evaluation:
+    path = folder / SCORES_FILE
+    if not path.is_file():
+        raise RecordError(f"{path} is missing; write it with scripts/evaluate.py --out {folder}")
+    scores = json.loads(path.read_text())
+    if benchmark not in scores["benchmarks"]:
+        raise RecordError(f"{path} has no scores for {benchmark}; it has: {', '.join(scores['benchmarks']) or 'none'}")
+    return Evaluation(
+        model=scores["model"],
+        role=scores["role"],
+        benchmark=benchmark,
+        split=scores["settings"]["split"],
+        scores=scores["benchmarks"][benchmark],
+        predictions={prediction["id"]: prediction for prediction in read_predictions(folder)},
+    )
+
+
+def score_table(evaluations: Sequence[Evaluation]) -> str:
+    """A table for the terminal: accuracy in percent with its 95 % interval, then the parts by answer type."""
+    types = sorted(evaluations[0].scores["by"])
+    header = ["", "accuracy", "95 % interval", *types]
+    rows = [header]
+    for evaluation in evaluations:
+        scores = evaluation.scores
+        low, high = scores["interval"]
+        parts = [f"{100 * scores['by'][name]:.1f}" for name in types]
+        rows.append([evaluation.role, f"{100 * scores['score']:.1f}", f"{100 * low:.1f} to {100 * high:.1f}", *parts])
+    rows.append(["ceiling", f"{100 * evaluations[0].scores['ceiling']:.1f}", "", *[""] * len(types)])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def write_comparison_page(
+    path: Path,
+    evaluations: Sequence[Evaluation],
+    records: Iterable[dict[str, Any]],
+    *,
+    title: str,
+    run: Path | None,
+    examples: int,
+    seed: int = 0,
+) -> None:
+    """Write the page: score table, the training run's curves, and a seeded sample of questions."""
+    first = evaluations[0]
+    asked = [(record, dialogue) for record, dialogue in questions(records) if dialogue["id"] in first.predictions]
+    sample = random.Random(seed).sample(asked, min(examples, len(asked)))
+    images = len({record["image_id"] for record, _ in asked})
+    write_page(
+        path,
+        title=title,
+        subtitle=f"{len(asked):,} questions about {images:,} images, split {first.split}",
+        scores=[
+            {"role": e.role, "score": e.scores["score"], "interval": tuple(e.scores["interval"]), "n": e.scores["n"]}
+            for e in evaluations
+        ],
+        ceiling=first.scores["ceiling"],
+        history=json.loads((run / "trainer_state.json").read_text())["log_history"] if run is not None else [],
+        examples=[_example(question, evaluations) for question in sample],
+    )
+
+
+def _example(question: Question, evaluations: Sequence[Evaluation]) -> Example:
+    record, dialogue = question
+    answers = [answer["answer"] for answer in dialogue["answers"]]
+    variant = get_benchmark(evaluations[0].benchmark).metric_variant
+    predictions = {}
+    for evaluation in evaluations:
+        answer = evaluation.predictions[dialogue["id"]]["answer"]
+        predictions[evaluation.role] = {"answer": answer, "score": answer_accuracy(answer, answers, variant)}
+    return {
+        "image": record["images"][0],
+        "question": dialogue["turns"][-1]["content"],
+        "answers": answers,
+        "predictions": predictions,
+    }

@@ -133,10 +133,14 @@ class _Trie:
 
 def _check_paths(paths: Sequence[Path], weights: Sequence[float]) -> None:
     if not paths or len(paths) != len(weights):
-        raise ForestError(f"a tree needs at least one path and a weight for each: {len(paths)} paths, {len(weights)} weights")
+        raise ForestError(
+            f"a tree needs at least one path and a weight for each: {len(paths)} paths, {len(weights)} weights"
+        )
     for number, ((ids, flags), weight) in enumerate(zip(paths, weights, strict=True)):
         if len(ids) == 0 or len(ids) != len(flags):
-            raise ForestError(f"path {number} has {len(ids)} tokens and {len(flags)} flags; both must be equal and above 0")
+            raise ForestError(
+                f"path {number} has {len(ids)} tokens and {len(flags)} flags; both must be equal and above 0"
+            )
         if flags[0]:
             raise ForestError(f"path {number} starts with a supervised token, which nothing predicts")
         if not (np.isfinite(weight) and weight >= 0):
@@ -186,8 +190,12 @@ def lay_out(trees: Sequence[Tree], *, row_length: int | None = None) -> list[Row
     for number, tree in enumerate(trees):
         check_tree(tree, number)
         if row_length is not None and len(tree) > row_length:
-            raise ForestError(f"tree {number} has {len(tree)} tokens and rows hold {row_length}; raise the row length")
-        room = (k for k, length in enumerate(used) if row_length is not None and length + len(tree) <= row_length)
+            raise ForestError(
+                f"tree {number} has {len(tree)} tokens and rows hold {row_length}; raise the row length"
+            )
+        room = (
+            k for k, length in enumerate(used) if row_length is not None and length + len(tree) <= row_length
+        )
         place = next(room, None)
         if place is None:
             bins.append([number])
@@ -210,7 +218,9 @@ def check_tree(tree: Tree, number: int = 0) -> None:
         raise ForestError(f"tree {number}, token {bad.argmax()}: its parent does not come before it")
     bad = _subtree_end(tree.parent) - index != _subtree_size(tree.parent)
     if bad.any():
-        raise ForestError(f"tree {number}, token {bad.argmax()}: its subtree is not contiguous (depth-first order)")
+        raise ForestError(
+            f"tree {number}, token {bad.argmax()}: its subtree is not contiguous (depth-first order)"
+        )
     bad = tree.supervised & (tree.parent != index - 1)
     bad[:1] |= tree.supervised[:1]
     if bad.any():
@@ -252,7 +262,9 @@ def _row(trees: Sequence[Tree], members: list[int]) -> Row:
     return Row(
         input_ids=input_ids,
         position_ids=np.concatenate([_depth(tree.parent) for tree in placed]),
-        subtree_end=np.concatenate([_subtree_end(tree.parent) + s for tree, s in zip(placed, starts, strict=True)]),
+        subtree_end=np.concatenate(
+            [_subtree_end(tree.parent) + s for tree, s in zip(placed, starts, strict=True)]
+        ),
         labels=np.where(supervised, input_ids, IGNORE_INDEX),
         weights=np.concatenate([tree.weights for tree in placed]).astype(np.float32),
         trees=members,

@@ -66,7 +66,10 @@ def question_turns(turns: Sequence[Turn], *, images: int = 0, instruction: str =
     to answer) on a line of its own after the last user turn.
     """
     prepared = [
-        {"role": turn["role"], "content": neutralise(turn["content"]) if turn["role"] != "assistant" else turn["content"]}
+        {
+            "role": turn["role"],
+            "content": neutralise(turn["content"]) if turn["role"] != "assistant" else turn["content"],
+        }
         for turn in turns
     ]
     if instruction and prepared[-1]["role"] == "user":
@@ -118,7 +121,9 @@ def encode(
         skip = 1 if number and encoded["input_ids"][:1] == [tokenizer.bos_token_id] else 0
         input_ids += encoded["input_ids"][skip:]
         # A token belongs to the answer if its last character does: a word piece carries the space before it.
-        supervised += [end > begin and is_answer[start + end - 1] for begin, end in encoded["offset_mapping"][skip:]]
+        supervised += [
+            end > begin and is_answer[start + end - 1] for begin, end in encoded["offset_mapping"][skip:]
+        ]
         start += len(chunk)
     return input_ids, supervised
 

@@ -10,13 +10,18 @@ import argparse
 from pathlib import Path
 
 from hf_llava_vqa.data import load_records
+
 from hf_llava_vqa.errors import cli
 from hf_llava_vqa.reports.comparison import read_evaluations, score_table, write_comparison_page
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("evaluations", nargs="+", type=Path, help="folders with scores.json and predictions.jsonl")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "evaluations", nargs="+", type=Path, help="folders with scores.json and predictions.jsonl"
+    )
     parser.add_argument("--benchmark", default="vizwiz", help="benchmark to compare on (default: vizwiz)")
     parser.add_argument("--data", help="folder with the benchmark's files; needed for --page")
     parser.add_argument("--run", type=Path, help="training output folder, for the curves")

@@ -10,8 +10,12 @@ import argparse
 from pathlib import Path
 
 from hf_llava_vqa.data import get_benchmark, load_records
+
 from hf_llava_vqa.errors import cli
-from hf_llava_vqa.evaluation import (
+from hf_llava_vqa.generation import answer_questions, questions
+from hf_llava_vqa.models import load_model
+from hf_llava_vqa.models.processors import IMAGE_ASPECTS
+from hf_llava_vqa.reports.evaluation import (
     PREDICTIONS_FILE,
     QUESTION_ONLY,
     question_only_predictions,
@@ -19,24 +23,35 @@ from hf_llava_vqa.evaluation import (
     write_evaluation,
     write_predictions,
 )
-from hf_llava_vqa.generation import answer_questions, questions
-from hf_llava_vqa.models import load_model
-from hf_llava_vqa.models.processors import IMAGE_ASPECTS
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="base, adapter or merged model: a folder or a Hub repository")
-    parser.add_argument("--benchmark", default="vizwiz", help="which benchmark's files, prompt and metric (default: vizwiz)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--model", required=True, help="base, adapter or merged model: a folder or a Hub repository"
+    )
+    parser.add_argument(
+        "--benchmark", default="vizwiz", help="which benchmark's files, prompt and metric (default: vizwiz)"
+    )
     parser.add_argument("--data", help="folder with the benchmark's files as published")
     parser.add_argument("--split", default="val", help="split to answer (default: val)")
     parser.add_argument("--limit", type=int, help="answer the first so many images only")
     parser.add_argument("--out", required=True, type=Path, help="folder for predictions and scores")
-    parser.add_argument("--batch_size", type=int, default=16, help="questions answered together (default: 16)")
-    parser.add_argument("--max_new_tokens", type=int, default=128, help="longest answer (default: 128, as LLaVA)")
-    parser.add_argument("--dtype", default="auto", help="weights' type: auto, bfloat16, float32 (default: auto)")
+    parser.add_argument(
+        "--batch_size", type=int, default=16, help="questions answered together (default: 16)"
+    )
+    parser.add_argument(
+        "--max_new_tokens", type=int, default=128, help="longest answer (default: 128, as LLaVA)"
+    )
+    parser.add_argument(
+        "--dtype", default="auto", help="weights' type: auto, bfloat16, float32 (default: auto)"
+    )
     parser.add_argument("--device", default="auto", help="where the model goes (default: auto)")
-    parser.add_argument("--image_aspect", choices=IMAGE_ASPECTS, help="default: what the processor was saved with")
+    parser.add_argument(
+        "--image_aspect", choices=IMAGE_ASPECTS, help="default: what the processor was saved with"
+    )
     return parser.parse_args()
 
 
@@ -61,7 +76,12 @@ def main() -> None:
             model, processor, records, batch_size=args.batch_size, max_new_tokens=args.max_new_tokens
         )
     answered = write_predictions(predictions, args.out / PREDICTIONS_FILE, total=len(asked))
-    settings = {"split": args.split, "limit": args.limit, "max_new_tokens": args.max_new_tokens, "dtype": args.dtype}
+    settings = {
+        "split": args.split,
+        "limit": args.limit,
+        "max_new_tokens": args.max_new_tokens,
+        "dtype": args.dtype,
+    }
     scores = write_evaluation(
         args.out, benchmark, asked, answered, model=args.model, role=role_of(args.model), settings=settings
     )

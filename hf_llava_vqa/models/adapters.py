@@ -33,7 +33,9 @@ def lora_config(args: ModelConfig) -> LoraConfig | None:
     names = [names] if isinstance(names, str) else names
     unknown = sorted(set(names) - set(LANGUAGE_MODEL_LINEARS))
     if unknown:
-        raise ConfigError(f"--lora_target_modules {' '.join(unknown)}: use names among {' '.join(LANGUAGE_MODEL_LINEARS)}")
+        raise ConfigError(
+            f"--lora_target_modules {' '.join(unknown)}: use names among {' '.join(LANGUAGE_MODEL_LINEARS)}"
+        )
     return LoraConfig(
         r=args.lora_r,
         lora_alpha=args.lora_alpha,
@@ -69,7 +71,9 @@ def trained_by_part(model: nn.Module) -> dict[str, tuple[int, int]]:
     total: Counter[str] = Counter()
     for name, parameter in model.named_parameters():
         part = next((part for part in PARTS if part in name), "other")
-        count = getattr(parameter, "ds_numel", parameter.numel())  # DeepSpeed ZeRO-3 leaves an empty local tensor
+        count = getattr(
+            parameter, "ds_numel", parameter.numel()
+        )  # DeepSpeed ZeRO-3 leaves an empty local tensor
         total[part] += count
         trained[part] += count if parameter.requires_grad else 0
     return {part: (trained[part], total[part]) for part in (*PARTS, "other") if total[part]}
@@ -97,4 +101,6 @@ def check_dora_rows(model: nn.Module) -> None:
         if isinstance(module, LoraLayer) and any(module.use_dora.values()):
             weight = module.get_base_layer().weight
             if weight.dim() == 2 and weight.is_floating_point() and not weight.norm(dim=1).all():
-                raise ConfigError(f"{name} has a weight row of zeros, which DoRA cannot scale; use LoRA (--use_dora False)")
+                raise ConfigError(
+                    f"{name} has a weight row of zeros, which DoRA cannot scale; use LoRA (--use_dora False)"
+                )

@@ -9,9 +9,9 @@ from typing import Any
 
 from hf_llava_vqa.data import get_benchmark
 from hf_llava_vqa.errors import RecordError
-from hf_llava_vqa.evaluation import SCORES_FILE, Prediction, read_predictions
 from hf_llava_vqa.generation import Question, questions
 from hf_llava_vqa.metrics.vizwiz_accuracy.answer_rules import answer_accuracy
+from hf_llava_vqa.reports.evaluation import SCORES_FILE, Prediction, read_predictions
 from hf_llava_vqa.reports.page import Example, write_page
 
 ROLE_ORDER = ("question_only", "base", "adapter", "merged")
@@ -40,7 +40,9 @@ def read_evaluations(folders: Sequence[Path], benchmark: str) -> list[Evaluation
     first = evaluations[0]
     for folder, evaluation in zip(folders, evaluations, strict=True):
         if (evaluation.split, evaluation.predictions.keys()) != (first.split, first.predictions.keys()):
-            raise RecordError(f"{folder}: answers other questions than {folders[0]}; evaluate both on one split and limit")
+            raise RecordError(
+                f"{folder}: answers other questions than {folders[0]}; evaluate both on one split and limit"
+            )
     return evaluations
 
 
@@ -50,7 +52,9 @@ def _read(folder: Path, benchmark: str) -> Evaluation:
         raise RecordError(f"{path} is missing; write it with scripts/evaluate.py --out {folder}")
     scores = json.loads(path.read_text())
     if benchmark not in scores["benchmarks"]:
-        raise RecordError(f"{path} has no scores for {benchmark}; it has: {', '.join(scores['benchmarks']) or 'none'}")
+        raise RecordError(
+            f"{path} has no scores for {benchmark}; it has: {', '.join(scores['benchmarks']) or 'none'}"
+        )
     return Evaluation(
         model=scores["model"],
         role=scores["role"],
@@ -70,10 +74,14 @@ def score_table(evaluations: Sequence[Evaluation]) -> str:
         scores = evaluation.scores
         low, high = scores["interval"]
         parts = [f"{100 * scores['by'][name]:.1f}" for name in types]
-        rows.append([evaluation.role, f"{100 * scores['score']:.1f}", f"{100 * low:.1f} to {100 * high:.1f}", *parts])
+        rows.append(
+            [evaluation.role, f"{100 * scores['score']:.1f}", f"{100 * low:.1f} to {100 * high:.1f}", *parts]
+        )
     rows.append(["ceiling", f"{100 * evaluations[0].scores['ceiling']:.1f}", "", *[""] * len(types)])
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
 
 
 def write_comparison_page(
@@ -88,7 +96,9 @@ def write_comparison_page(
 ) -> None:
     """Write the page: score table, the training run's curves, and a seeded sample of questions."""
     first = evaluations[0]
-    asked = [(record, dialogue) for record, dialogue in questions(records) if dialogue["id"] in first.predictions]
+    asked = [
+        (record, dialogue) for record, dialogue in questions(records) if dialogue["id"] in first.predictions
+    ]
     sample = random.Random(seed).sample(asked, min(examples, len(asked)))
     images = len({record["image_id"] for record, _ in asked})
     write_page(
@@ -96,11 +106,18 @@ def write_comparison_page(
         title=title,
         subtitle=f"{len(asked):,} questions about {images:,} images, split {first.split}",
         scores=[
-            {"role": e.role, "score": e.scores["score"], "interval": tuple(e.scores["interval"]), "n": e.scores["n"]}
+            {
+                "role": e.role,
+                "score": e.scores["score"],
+                "interval": tuple(e.scores["interval"]),
+                "n": e.scores["n"],
+            }
             for e in evaluations
         ],
         ceiling=first.scores["ceiling"],
-        history=json.loads((run / "trainer_state.json").read_text())["log_history"] if run is not None else [],
+        history=json.loads((run / "trainer_state.json").read_text())["log_history"]
+        if run is not None
+        else [],
         examples=[_example(question, evaluations) for question in sample],
     )
 

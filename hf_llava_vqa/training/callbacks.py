@@ -23,7 +23,13 @@ class StartUpReport(TrainerCallback):
     """Print, once on rank 0, what is trained and what one optimizer step reads."""
 
     def on_train_begin(
-        self, args: VqaConfig, state: TrainerState, control: TrainerControl, model: Any, train_dataloader: Any, **_: Any
+        self,
+        args: VqaConfig,
+        state: TrainerState,
+        control: TrainerControl,
+        model: Any,
+        train_dataloader: Any,
+        **_: Any,
     ) -> None:
         if not state.is_world_process_zero:
             return
@@ -37,5 +43,3 @@ class StartUpReport(TrainerCallback):
             line += f", about {rows * per_image:.1f} questions"
         print(trained_parameters_line(model))
         print(f"{line}; {state.max_steps} steps")
-
-

@@ -81,7 +81,9 @@ def benchmark_scores(
         answer_types=types,
         return_per_question=True,
     )
-    error, interval = score_interval(result["per_question"], [record["image_id"] for record, _ in asked], seed=seed)
+    error, interval = score_interval(
+        result["per_question"], [record["image_id"] for record, _ in asked], seed=seed
+    )
     best = [ceiling(reference, benchmark.metric_variant) for reference in references]
     return {
         "score": result["accuracy"],
@@ -110,7 +112,9 @@ def write_evaluation(
     """
     with_answers = sum(bool(dialogue["answers"]) for _, dialogue in asked)
     if 0 < with_answers < len(asked):
-        raise RecordError(f"{with_answers} of {len(asked)} questions have answers; score a split where all or none have")
+        raise RecordError(
+            f"{with_answers} of {len(asked)} questions have answers; score a split where all or none have"
+        )
     scores: dict[str, Any] = {"model": model, "role": role, "benchmarks": {}}
     if with_answers:
         scores["benchmarks"][benchmark.name] = benchmark_scores(benchmark, asked, predictions)
@@ -140,7 +144,9 @@ def read_predictions(folder: Path) -> list[Prediction]:
         try:
             predictions.append(json.loads(line))
         except json.JSONDecodeError as error:
-            raise RecordError(f"{path}, line {number}: not JSON ({error.msg}); run the evaluation again") from error
+            raise RecordError(
+                f"{path}, line {number}: not JSON ({error.msg}); run the evaluation again"
+            ) from error
     return predictions
 
 

@@ -29,7 +29,7 @@ def image_tokens(processor: LlavaProcessor) -> int:
 
 
 def pixel_values(images: Sequence[Any], processor: LlavaProcessor) -> torch.Tensor:
-    """Open images and process them: `[I, 3, H, W]` float32, one entry per image, in order; without any, `[0, 3, H, W]`."""
+    """Open images and process them: `[I, 3, H, W]` float32, one entry per image, in order."""
     if not images:
         crop = processor.image_processor.crop_size
         return torch.zeros(0, 3, crop["height"], crop["width"])
@@ -41,13 +41,7 @@ def as_record(row: dict[str, Any]) -> dict[str, Any]:
     """Our record as it is; a TRL row (`messages` or `prompt` + `completion`, string or chat form) as a record."""
     if "dialogues" in row:
         return row
-    images = (
-        row["images"]
-        if row.get("images") is not None
-        else [row["image"]]
-        if row.get("image") is not None
-        else []
-    )
+    images = row["images"] if row.get("images") is not None else [row["image"]] if row.get("image") is not None else []
     turns = row["messages"] if "messages" in row else _completion_turns(row)
     turns = [{"role": turn["role"], "content": _plain_text(turn["content"])} for turn in turns]
     dialogue = {"id": str(row.get("id", "row")), "turns": turns, "answers": []}
@@ -185,27 +179,17 @@ class VqaCollator:
     def _padding_tree(self) -> forest.Tree:
         """An unlabelled picture: keeps tower and projector in every rank's graph when a batch has only text."""
         ids = [self.processor.tokenizer.bos_token_id, self.image_token_id]
-        return forest.expand_images(
-            forest.merge([(ids, [False, False])]), self.image_token_id, self.image_tokens
-        )
+        return forest.expand_images(forest.merge([(ids, [False, False])]), self.image_token_id, self.image_tokens)
 
-    def _batch(
-        self, trees: list[forest.Tree], images: list[list[Any]], dialogue_ids: list[list[str]]
-    ) -> Batch:
+    def _batch(self, trees: list[forest.Tree], images: list[list[Any]], dialogue_ids: list[list[str]]) -> Batch:
         rows = forest.lay_out(trees)
         arrays = forest.pad_rows(rows, self.processor.tokenizer.pad_token_id)
-        batch: Batch = {
-            name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in arrays.items()
-        }
+        batch: Batch = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in arrays.items()}
         placed = [tree for row in rows for tree in row.trees]
         pixels = pixel_values([image for tree in placed for image in images[tree]], self.processor)
-        batch["pixel_values"] = (
-            pixels if len(pixels) else pixels.new_zeros(1, *pixels.shape[1:])
-        )  # the padding tree's
+        batch["pixel_values"] = pixels if len(pixels) else pixels.new_zeros(1, *pixels.shape[1:])  # the padding tree's
         if self.mask == "dense":
             batch["attention_mask"] = forest.attention_mask(batch.pop("subtree_end"))
         else:
-            batch["dialogue_ids"] = [
-                [name for tree in row.trees for name in dialogue_ids[tree]] for row in rows
-            ]
+            batch["dialogue_ids"] = [[name for tree in row.trees for name in dialogue_ids[tree]] for row in rows]
         return batch

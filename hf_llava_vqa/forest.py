@@ -190,12 +190,8 @@ def lay_out(trees: Sequence[Tree], *, row_length: int | None = None) -> list[Row
     for number, tree in enumerate(trees):
         check_tree(tree, number)
         if row_length is not None and len(tree) > row_length:
-            raise ForestError(
-                f"tree {number} has {len(tree)} tokens and rows hold {row_length}; raise the row length"
-            )
-        room = (
-            k for k, length in enumerate(used) if row_length is not None and length + len(tree) <= row_length
-        )
+            raise ForestError(f"tree {number} has {len(tree)} tokens and rows hold {row_length}; raise the row length")
+        room = (k for k, length in enumerate(used) if row_length is not None and length + len(tree) <= row_length)
         place = next(room, None)
         if place is None:
             bins.append([number])
@@ -218,9 +214,7 @@ def check_tree(tree: Tree, number: int = 0) -> None:
         raise ForestError(f"tree {number}, token {bad.argmax()}: its parent does not come before it")
     bad = _subtree_end(tree.parent) - index != _subtree_size(tree.parent)
     if bad.any():
-        raise ForestError(
-            f"tree {number}, token {bad.argmax()}: its subtree is not contiguous (depth-first order)"
-        )
+        raise ForestError(f"tree {number}, token {bad.argmax()}: its subtree is not contiguous (depth-first order)")
     bad = tree.supervised & (tree.parent != index - 1)
     bad[:1] |= tree.supervised[:1]
     if bad.any():
@@ -262,9 +256,7 @@ def _row(trees: Sequence[Tree], members: list[int]) -> Row:
     return Row(
         input_ids=input_ids,
         position_ids=np.concatenate([_depth(tree.parent) for tree in placed]),
-        subtree_end=np.concatenate(
-            [_subtree_end(tree.parent) + s for tree, s in zip(placed, starts, strict=True)]
-        ),
+        subtree_end=np.concatenate([_subtree_end(tree.parent) + s for tree, s in zip(placed, starts, strict=True)]),
         labels=np.where(supervised, input_ids, IGNORE_INDEX),
         weights=np.concatenate([tree.weights for tree in placed]).astype(np.float32),
         trees=members,

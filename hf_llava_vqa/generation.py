@@ -116,8 +116,6 @@ def _generate(
     )
     new_ids = output.sequences[:, width:]
     log_probs = torch.stack(output.logits, dim=1).float().log_softmax(-1)
-    chosen = log_probs.gather(-1, new_ids[..., None])[..., 0].masked_fill(
-        new_ids == tokenizer.pad_token_id, 0
-    )
+    chosen = log_probs.gather(-1, new_ids[..., None])[..., 0].masked_fill(new_ids == tokenizer.pad_token_id, 0)
     texts = tokenizer.batch_decode(new_ids, skip_special_tokens=True)
     return [text.strip() for text in texts], chosen.sum(-1).exp().tolist()

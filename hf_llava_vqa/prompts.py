@@ -42,6 +42,33 @@ V1 = Template(
 )
 TEMPLATES = {template.name: template for template in (V1,)}
 
+# Written out for the reader; `chat_template` fills in the words and joins the lines. Content is a string or blocks.
+_CHAT_TEMPLATE = """
+{%- macro text(message) -%}
+    {%- if message['content'] is string -%}
+        {{- message['content'] -}}
+    {%- else -%}
+        {%- for block in message['content'] if block['type'] == 'text' -%}{{- block['text'] -}}{%- endfor -%}
+    {%- endif -%}
+{%- endmacro -%}
+{{- bos_token -}}
+{%- if messages[0]['role'] == 'system' -%}{{- text(messages[0]) -}}{%- else -%}{{- '@SYSTEM@' -}}{%- endif -%}
+{{- ' ' -}}
+{%- for message in messages -%}
+    {%- if message['role'] == 'user' -%}
+        {{- '@USER@: ' -}}
+        {%- if message['content'] is not string -%}
+            {%- for block in message['content'] if block['type'] == 'image' -%}{{- '@IMAGE@' -}}{%- endfor -%}
+        {%- endif -%}
+        {{- text(message) + ' ' -}}
+    {%- elif message['role'] == 'assistant' -%}
+        {{- '@ASSISTANT@:' -}}
+        {% generation %}{{- ' ' + text(message) + '@END@' -}}{% endgeneration %}
+    {%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '@ASSISTANT@:' -}}{%- endif -%}
+"""
+
 _SPECIAL_TOKEN = re.compile(r"<(?=(?:image|pad|unk|s|/s)>)")
 _SPECIAL_TOKEN_BUT_IMAGE = re.compile(r"<(?=(?:pad|unk|s|/s)>)")
 _ROLE_TAG = re.compile(r"\b(V?USER|ASSISTANT)(?=:)")
@@ -121,9 +148,7 @@ def encode(
         skip = 1 if number and encoded["input_ids"][:1] == [tokenizer.bos_token_id] else 0
         input_ids += encoded["input_ids"][skip:]
         # A token belongs to the answer if its last character does: a word piece carries the space before it.
-        supervised += [
-            end > begin and is_answer[start + end - 1] for begin, end in encoded["offset_mapping"][skip:]
-        ]
+        supervised += [end > begin and is_answer[start + end - 1] for begin, end in encoded["offset_mapping"][skip:]]
         start += len(chunk)
     return input_ids, supervised
 
@@ -138,23 +163,16 @@ def chat_template(template: str, tokenizer: PreTrainedTokenizerBase) -> str:
     one_pass = tokenizer(f"{IMAGE_TOKEN}\nx", add_special_tokens=False)["input_ids"][1:]
     chunk = tokenizer("\nx", add_special_tokens=False)["input_ids"]
     after_image = "\\n" if one_pass == chunk else " \\n"
-    user, assistant, end = spec.roles["user"], spec.roles["assistant"], spec.end_of_turn
-    return (
-        "{%- macro text(m) -%}{%- if m['content'] is string -%}{{- m['content'] -}}{%- else -%}"
-        "{%- for c in m['content'] if c['type'] == 'text' -%}{{- c['text'] -}}{%- endfor -%}{%- endif -%}{%- endmacro -%}"
-        "{{- bos_token -}}"
-        "{%- if messages[0]['role'] == 'system' -%}{{- text(messages[0]) -}}"
-        f"{{%- else -%}}{{{{- {spec.system!r} -}}}}{{%- endif -%}}{{{{- ' ' -}}}}"
-        "{%- for m in messages -%}{%- if m['role'] == 'user' -%}"
-        f"{{{{- '{user}: ' -}}}}"
-        "{%- if m['content'] is not string -%}{%- for c in m['content'] if c['type'] == 'image' -%}"
-        f"{{{{- '{IMAGE_TOKEN}{after_image}' -}}}}"
-        "{%- endfor -%}{%- endif -%}{{- text(m) + ' ' -}}"
-        f"{{%- elif m['role'] == 'assistant' -%}}{{{{- '{assistant}:' -}}}}"
-        f"{{% generation %}}{{{{- ' ' + text(m) + '{end}' -}}}}{{% endgeneration %}}"
-        "{%- endif -%}{%- endfor -%}"
-        f"{{%- if add_generation_prompt -%}}{{{{- '{assistant}:' -}}}}{{%- endif -%}}"
-    )
+    filled = _CHAT_TEMPLATE
+    for name, value in {
+        "SYSTEM": spec.system.replace("'", "\\'"),
+        "USER": spec.roles["user"],
+        "ASSISTANT": spec.roles["assistant"],
+        "END": spec.end_of_turn,
+        "IMAGE": IMAGE_TOKEN + after_image,
+    }.items():
+        filled = filled.replace(f"@{name}@", value)
+    return "".join(line.strip() for line in filled.splitlines())
 
 
 def messages(turns: Sequence[Turn]) -> list[dict[str, Any]]:

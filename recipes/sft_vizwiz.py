@@ -12,7 +12,6 @@ On eight A100s, with the files as VizWiz publishes them:
 """
 
 from hf_llava_vqa.data import load_records
-
 from hf_llava_vqa.errors import cli
 from hf_llava_vqa.models.adapters import lora_config
 from hf_llava_vqa.models.loading import load_for_training
@@ -26,18 +25,12 @@ def main() -> None:
 
     # Data first: a mistake there should cost seconds, not the time to load a model.
     paths = data_args.reader_paths()
-    train = load_records(
-        data_args.source, split=data_args.train_split, streaming=data_args.streaming, **paths
-    )
-    held_out = (
-        load_records(data_args.source, split=data_args.eval_split, **paths) if data_args.eval_split else None
-    )
+    train = load_records(data_args.source, split=data_args.train_split, streaming=data_args.streaming, **paths)
+    held_out = load_records(data_args.source, split=data_args.eval_split, **paths) if data_args.eval_split else None
     if held_out is not None and data_args.eval_limit is not None:
         held_out = held_out.select(range(min(data_args.eval_limit, len(held_out))))
 
-    model, processor = load_for_training(
-        model_args, image_aspect=config.image_aspect, template=config.template
-    )
+    model, processor = load_for_training(model_args, image_aspect=config.image_aspect, template=config.template)
     trainer = VqaTrainer(
         model,
         config,

@@ -10,18 +10,13 @@ import argparse
 from pathlib import Path
 
 from hf_llava_vqa.data import load_records
-
 from hf_llava_vqa.errors import cli
 from hf_llava_vqa.reports.comparison import read_evaluations, score_table, write_comparison_page
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "evaluations", nargs="+", type=Path, help="folders with scores.json and predictions.jsonl"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("evaluations", nargs="+", type=Path, help="folders with scores.json and predictions.jsonl")
     parser.add_argument("--benchmark", default="vizwiz", help="benchmark to compare on (default: vizwiz)")
     parser.add_argument("--data", help="folder with the benchmark's files; needed for --page")
     parser.add_argument("--run", type=Path, help="training output folder, for the curves")
@@ -39,9 +34,7 @@ def main() -> None:
     if args.page is not None:
         paths = {"root": args.data} if args.data else {}
         records = load_records(args.benchmark, split=evaluations[0].split, **paths)
-        write_comparison_page(
-            args.page, evaluations, records, title=args.title, run=args.run, examples=args.examples
-        )
+        write_comparison_page(args.page, evaluations, records, title=args.title, run=args.run, examples=args.examples)
         print(f"look at it: {args.page}")
 
 

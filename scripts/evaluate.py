@@ -10,7 +10,6 @@ import argparse
 from pathlib import Path
 
 from hf_llava_vqa.data import get_benchmark, load_records
-
 from hf_llava_vqa.errors import cli
 from hf_llava_vqa.generation import answer_questions, questions
 from hf_llava_vqa.models import load_model
@@ -26,12 +25,8 @@ from hf_llava_vqa.reports.evaluation import (
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--model", required=True, help="base, adapter or merged model: a folder or a Hub repository"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="base, adapter or merged model: a folder or a Hub repository")
     parser.add_argument(
         "--benchmark", default="vizwiz", help="which benchmark's files, prompt and metric (default: vizwiz)"
     )
@@ -39,19 +34,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--split", default="val", help="split to answer (default: val)")
     parser.add_argument("--limit", type=int, help="answer the first so many images only")
     parser.add_argument("--out", required=True, type=Path, help="folder for predictions and scores")
-    parser.add_argument(
-        "--batch_size", type=int, default=16, help="questions answered together (default: 16)"
-    )
-    parser.add_argument(
-        "--max_new_tokens", type=int, default=128, help="longest answer (default: 128, as LLaVA)"
-    )
-    parser.add_argument(
-        "--dtype", default="auto", help="weights' type: auto, bfloat16, float32 (default: auto)"
-    )
+    parser.add_argument("--batch_size", type=int, default=16, help="questions answered together (default: 16)")
+    parser.add_argument("--max_new_tokens", type=int, default=128, help="longest answer (default: 128, as LLaVA)")
+    parser.add_argument("--dtype", default="auto", help="weights' type: auto, bfloat16, float32 (default: auto)")
     parser.add_argument("--device", default="auto", help="where the model goes (default: auto)")
-    parser.add_argument(
-        "--image_aspect", choices=IMAGE_ASPECTS, help="default: what the processor was saved with"
-    )
+    parser.add_argument("--image_aspect", choices=IMAGE_ASPECTS, help="default: what the processor was saved with")
     return parser.parse_args()
 
 

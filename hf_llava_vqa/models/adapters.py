@@ -71,9 +71,7 @@ def trained_by_part(model: nn.Module) -> dict[str, tuple[int, int]]:
     total: Counter[str] = Counter()
     for name, parameter in model.named_parameters():
         part = next((part for part in PARTS if part in name), "other")
-        count = getattr(
-            parameter, "ds_numel", parameter.numel()
-        )  # DeepSpeed ZeRO-3 leaves an empty local tensor
+        count = getattr(parameter, "ds_numel", parameter.numel())  # DeepSpeed ZeRO-3 leaves an empty local tensor
         total[part] += count
         trained[part] += count if parameter.requires_grad else 0
     return {part: (trained[part], total[part]) for part in (*PARTS, "other") if total[part]}

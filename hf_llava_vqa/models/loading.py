@@ -86,9 +86,7 @@ def llava_config(path: str) -> LlavaConfig:
     try:
         config = AutoConfig.from_pretrained(path)
     except (OSError, ValueError) as error:
-        raise ModelError(
-            f"cannot load a model from {path!r}: {_first_line(error)}; {_remedy(path)}"
-        ) from error
+        raise ModelError(f"cannot load a model from {path!r}: {_first_line(error)}; {_remedy(path)}") from error
     if not isinstance(config, LlavaConfig):
         raise ModelError(
             f"{path!r} is a {config.model_type!r} model, not a LLaVA; use one such as llava-hf/llava-1.5-7b-hf"
@@ -101,9 +99,7 @@ def load_processor(path: str) -> LlavaProcessor:
     try:
         processor = AutoProcessor.from_pretrained(path, backend="pil")
     except (OSError, ValueError) as error:
-        raise ModelError(
-            f"cannot load a processor from {path!r}: {_first_line(error)}; {_remedy(path)}"
-        ) from error
+        raise ModelError(f"cannot load a processor from {path!r}: {_first_line(error)}; {_remedy(path)}") from error
     if not isinstance(processor, LlavaProcessor):
         raise ModelError(
             f"{path!r} holds a {type(processor).__name__}, not a LlavaProcessor; use the one of its base model"
@@ -117,9 +113,7 @@ def _has_file(path: str, name: str) -> bool:
     try:
         return cached_file(path, name, _raise_exceptions_for_missing_entries=False) is not None
     except (OSError, HfHubHTTPError) as error:
-        raise ModelError(
-            f"cannot load a model from {path!r}: {_first_line(error)}; {_remedy(path)}"
-        ) from error
+        raise ModelError(f"cannot load a model from {path!r}: {_first_line(error)}; {_remedy(path)}") from error
 
 
 def _remedy(path: str) -> str:

@@ -55,6 +55,6 @@ def _check_geometry(processor: LlavaProcessor, config: LlavaConfig) -> None:
     crop, side = processor.image_processor.crop_size, config.vision_config.image_size
     if (crop["height"], crop["width"]) != (side, side):
         raise ModelError(
-            f"the image processor makes {crop['width']}x{crop['height']} pictures, the vision tower reads {side}x{side}; "
+            f"the image processor makes pictures of {crop['width']}x{crop['height']}, the tower reads {side}x{side}; "
             "use the processor that was saved with the model"
         )

@@ -111,9 +111,7 @@ def tiny_processor(config: TinyConfig, tokenizer: PreTrainedTokenizerFast) -> Ll
     """LLaVA-1.5's processor: pad to a square with the mean colour, resize, CLIP's mean and deviation."""
     side = config.image_size
     return LlavaProcessor(
-        LlavaImageProcessorPil(
-            do_pad=True, size={"shortest_edge": side}, crop_size={"height": side, "width": side}
-        ),
+        LlavaImageProcessorPil(do_pad=True, size={"shortest_edge": side}, crop_size={"height": side, "width": side}),
         tokenizer,
         patch_size=config.patch_size,
         vision_feature_select_strategy="default",
@@ -123,9 +121,7 @@ def tiny_processor(config: TinyConfig, tokenizer: PreTrainedTokenizerFast) -> Ll
     )
 
 
-def tiny_model(
-    config: TinyConfig, tokenizer: PreTrainedTokenizerFast, *, seed: int
-) -> LlavaForConditionalGeneration:
+def tiny_model(config: TinyConfig, tokenizer: PreTrainedTokenizerFast, *, seed: int) -> LlavaForConditionalGeneration:
     """The model with random weights, float32, on the CPU; the caller's random state is untouched."""
     vision = CLIPVisionConfig(
         image_size=config.image_size,

@@ -52,9 +52,7 @@ def _read(folder: Path, benchmark: str) -> Evaluation:
         raise RecordError(f"{path} is missing; write it with scripts/evaluate.py --out {folder}")
     scores = json.loads(path.read_text())
     if benchmark not in scores["benchmarks"]:
-        raise RecordError(
-            f"{path} has no scores for {benchmark}; it has: {', '.join(scores['benchmarks']) or 'none'}"
-        )
+        raise RecordError(f"{path} has no scores for {benchmark}; it has: {', '.join(scores['benchmarks']) or 'none'}")
     return Evaluation(
         model=scores["model"],
         role=scores["role"],
@@ -74,9 +72,7 @@ def score_table(evaluations: Sequence[Evaluation]) -> str:
         scores = evaluation.scores
         low, high = scores["interval"]
         parts = [f"{100 * scores['by'][name]:.1f}" for name in types]
-        rows.append(
-            [evaluation.role, f"{100 * scores['score']:.1f}", f"{100 * low:.1f} to {100 * high:.1f}", *parts]
-        )
+        rows.append([evaluation.role, f"{100 * scores['score']:.1f}", f"{100 * low:.1f} to {100 * high:.1f}", *parts])
     rows.append(["ceiling", f"{100 * evaluations[0].scores['ceiling']:.1f}", "", *[""] * len(types)])
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
     return "\n".join(
@@ -96,9 +92,7 @@ def write_comparison_page(
 ) -> None:
     """Write the page: score table, the training run's curves, and a seeded sample of questions."""
     first = evaluations[0]
-    asked = [
-        (record, dialogue) for record, dialogue in questions(records) if dialogue["id"] in first.predictions
-    ]
+    asked = [(record, dialogue) for record, dialogue in questions(records) if dialogue["id"] in first.predictions]
     sample = random.Random(seed).sample(asked, min(examples, len(asked)))
     images = len({record["image_id"] for record, _ in asked})
     write_page(
@@ -115,9 +109,7 @@ def write_comparison_page(
             for e in evaluations
         ],
         ceiling=first.scores["ceiling"],
-        history=json.loads((run / "trainer_state.json").read_text())["log_history"]
-        if run is not None
-        else [],
+        history=json.loads((run / "trainer_state.json").read_text())["log_history"] if run is not None else [],
         examples=[_example(question, evaluations) for question in sample],
     )
 

@@ -81,9 +81,7 @@ def benchmark_scores(
         answer_types=types,
         return_per_question=True,
     )
-    error, interval = score_interval(
-        result["per_question"], [record["image_id"] for record, _ in asked], seed=seed
-    )
+    error, interval = score_interval(result["per_question"], [record["image_id"] for record, _ in asked], seed=seed)
     best = [ceiling(reference, benchmark.metric_variant) for reference in references]
     return {
         "score": result["accuracy"],
@@ -144,9 +142,7 @@ def read_predictions(folder: Path) -> list[Prediction]:
         try:
             predictions.append(json.loads(line))
         except json.JSONDecodeError as error:
-            raise RecordError(
-                f"{path}, line {number}: not JSON ({error.msg}); run the evaluation again"
-            ) from error
+            raise RecordError(f"{path}, line {number}: not JSON ({error.msg}); run the evaluation again") from error
     return predictions
 
 

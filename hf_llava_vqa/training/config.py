@@ -21,22 +21,14 @@ MASKED_ATTENTION = ("sdpa",)
 class DataArguments:
     """Where the questions come from."""
 
-    source: str = field(
-        default="vizwiz", metadata={"help": "Reader: vizwiz, vizwiz_competition, easy_vqa or parquet."}
-    )
+    source: str = field(default="vizwiz", metadata={"help": "Reader: vizwiz, vizwiz_competition, easy_vqa or parquet."})
     data_dir: str | None = field(
         default=None, metadata={"help": "Folder with the files as published, or written by prepare_data.py."}
     )
     train_split: str = field(default="train", metadata={"help": "Split to train on."})
-    eval_split: str | None = field(
-        default=None, metadata={"help": "Split to evaluate on; none if not given."}
-    )
-    eval_limit: int | None = field(
-        default=None, metadata={"help": "Evaluate on the first so many images only."}
-    )
-    streaming: bool = field(
-        default=False, metadata={"help": "Read the training split as a stream; needs --max_steps."}
-    )
+    eval_split: str | None = field(default=None, metadata={"help": "Split to evaluate on; none if not given."})
+    eval_limit: int | None = field(default=None, metadata={"help": "Evaluate on the first so many images only."})
+    streaming: bool = field(default=False, metadata={"help": "Read the training split as a stream; needs --max_steps."})
 
     def reader_paths(self) -> dict[str, str]:
         """The keyword under which the reader takes `data_dir`."""
@@ -73,12 +65,8 @@ class VqaConfig(SFTConfig):
         default="pad",
         metadata={"help": "Pad photos to a square, or crop their centre.", "choices": list(IMAGE_ASPECTS)},
     )
-    eval_max_new_tokens: int = field(
-        default=32, metadata={"help": "Longest answer in tokens during evaluation."}
-    )
-    max_length: int | None = field(
-        default=None, metadata={"help": "Longest path in tokens; longer ones are refused."}
-    )
+    eval_max_new_tokens: int = field(default=32, metadata={"help": "Longest answer in tokens during evaluation."})
+    max_length: int | None = field(default=None, metadata={"help": "Longest path in tokens; longer ones are refused."})
     ddp_find_unused_parameters: bool | None = field(
         default=False, metadata={"help": "Off: every batch reaches every trained parameter."}
     )
@@ -90,9 +78,7 @@ class VqaConfig(SFTConfig):
             if getattr(self, flag) < 1:
                 raise ConfigError(f"--{flag} is {getattr(self, flag)}; it must be at least 1")
         if self.packing or self.padding_free:
-            raise ConfigError(
-                "--packing and --padding_free: leave them off, image trees are laid out by the collator"
-            )
+            raise ConfigError("--packing and --padding_free: leave them off, image trees are laid out by the collator")
         super().__post_init__()
 
 
@@ -114,9 +100,7 @@ def parse_recipe_args(args: Sequence[str] | None = None) -> tuple[DataArguments,
         ConfigError: in one line, for whatever the parser or a configuration class refuses.
     """
     try:
-        data_args, config, model_args = TrlParser(
-            (DataArguments, VqaConfig, ModelConfig)
-        ).parse_args_and_config(args)
+        data_args, config, model_args = TrlParser((DataArguments, VqaConfig, ModelConfig)).parse_args_and_config(args)
     except (ValueError, ImportError, FileNotFoundError) as error:
         raise ConfigError(" ".join(str(error).split())) from error
     check_run(data_args, config, model_args)
@@ -128,17 +112,13 @@ def check_run(data_args: DataArguments, config: VqaConfig, model_args: ModelConf
     if model_args.model_name_or_path is None:
         raise ConfigError("--model_name_or_path is missing; for example llava-hf/llava-1.5-7b-hf")
     if data_args.data_dir is None and data_args.source != "easy_vqa":
-        raise ConfigError(
-            f"--data_dir is missing; point it to the folder that holds the {data_args.source} files"
-        )
+        raise ConfigError(f"--data_dir is missing; point it to the folder that holds the {data_args.source} files")
     if data_args.data_dir is not None and not Path(data_args.data_dir).is_dir():
         raise ConfigError(f"--data_dir {data_args.data_dir}: no such folder")
     if data_args.streaming and config.max_steps <= 0:
         raise ConfigError("--streaming needs --max_steps: a stream has no length")
     if config.eval_strategy != "no" and data_args.eval_split is None:
-        raise ConfigError(
-            f"--eval_strategy {config.eval_strategy.value} needs --eval_split, the split to evaluate on"
-        )
+        raise ConfigError(f"--eval_strategy {config.eval_strategy.value} needs --eval_split, the split to evaluate on")
     check_attention(model_args.attn_implementation)
 
 

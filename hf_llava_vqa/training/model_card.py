@@ -42,9 +42,7 @@ print(processor.decode(output[0, inputs["input_ids"].shape[1]:], skip_special_to
 """
 
 
-def write_model_card(
-    trainer: Trainer, *, model_name: str | None, dataset_name: str | None, tags: list[str]
-) -> None:
+def write_model_card(trainer: Trainer, *, model_name: str | None, dataset_name: str | None, tags: list[str]) -> None:
     """Write `README.md` into the trainer's output folder, with the scores logged so far."""
     base = _base_model(trainer)
     name = model_name or Path(trainer.args.output_dir).name
@@ -75,9 +73,7 @@ def _base_model(trainer: Trainer) -> str | None:
 def _facts(trainer: Trainer) -> str:
     args = trainer.args
     rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-    trained = ", ".join(
-        f"{part} {count:,}" for part, (count, _) in trained_by_part(trainer.model).items() if count
-    )
+    trained = ", ".join(f"{part} {count:,}" for part, (count, _) in trained_by_part(trainer.model).items() if count)
     facts = {
         "Trained parameters": trained,
         "Learning rate": args.learning_rate,
@@ -93,13 +89,9 @@ def _facts(trainer: Trainer) -> str:
 
 def _scores(history: list[dict[str, float]]) -> str:
     rows = [
-        entry
-        for entry in history
-        if any(key.endswith("_accuracy") and key.startswith("eval_vizwiz") for key in entry)
+        entry for entry in history if any(key.endswith("_accuracy") and key.startswith("eval_vizwiz") for key in entry)
     ]
     if not rows:
         return "No evaluation was run."
-    lines = [
-        f"| {row['step']} | {row['eval_vizwiz_accuracy']:.4f} | {row['eval_loss']:.4f} |" for row in rows
-    ]
+    lines = [f"| {row['step']} | {row['eval_vizwiz_accuracy']:.4f} | {row['eval_loss']:.4f} |" for row in rows]
     return "\n".join(["| step | VizWiz accuracy | loss |", "|---|---|---|", *lines])

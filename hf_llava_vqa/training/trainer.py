@@ -1,17 +1,20 @@
 """`VqaTrainer`: TRL's `SFTTrainer` on image-once trees, with weighted answers and the task's metric.
 
 It overrides, each for one reason:
-`_set_signature_columns_if_needed` (our records reach the collator), `_get_num_items_in_batch` and `compute_loss` (answer
-weights, tree mask), `evaluation_loop` (the task's metric beside the loss, in time for loggers, early stopping and the
-choice of the best checkpoint), `create_optimizer` (the projector's learning rate), `_save_checkpoint` (what is needed
-to reproduce the run) and `create_model_card`.
+
+- `_set_signature_columns_if_needed`: our records reach the collator;
+- `_get_num_items_in_batch`, `compute_loss`: answer weights and the tree mask;
+- `evaluation_loop`: the task's metric beside the loss, in time for loggers, early stopping and the best checkpoint;
+- `create_optimizer`: the projector's learning rate;
+- `_save_checkpoint`: what is needed to run the training again;
+- `create_model_card`.
 """
 
 import time
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from accelerate.utils import gather_object
@@ -59,8 +62,7 @@ class VqaTrainer(SFTTrainer):
             that DoRA cannot scale.
     """
 
-    _tag_names = ["trl", "sft", "llava", "visual-question-answering"]
-    _name = "SFT"
+    _tag_names: ClassVar[list[str]] = ["trl", "sft", "llava", "visual-question-answering"]
 
     def __init__(
         self,
@@ -108,9 +110,7 @@ class VqaTrainer(SFTTrainer):
         if self._signature_columns is None:
             self._signature_columns = RECORD_COLUMNS
 
-    def _get_num_items_in_batch(
-        self, batch_samples: list[dict[str, Any]], device: torch.device
-    ) -> torch.Tensor:
+    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> torch.Tensor:
         """Sum of the token weights of one optimizer step, over micro-batches and ranks."""
         total = torch.stack([batch["weights"].sum() for batch in batch_samples]).sum().to(device)
         if self.args.average_tokens_across_devices:
@@ -126,32 +126,25 @@ class VqaTrainer(SFTTrainer):
     ) -> torch.Tensor | tuple[torch.Tensor, Any]:
         """`sum(weight * nll) / sum(weight)`; with unit weights exactly TRL's mean over tokens."""
         inputs = {name: value for name, value in inputs.items() if name != "dialogue_ids"}
-        weights = inputs.pop("weights")[
-            :, 1:
-        ]  # shifted like the labels: the log-probabilities are [R, L - 1]
+        weights = inputs.pop("weights")[:, 1:]  # shifted like the labels: the log-probabilities are [R, L - 1]
         inputs["attention_mask"] = forest.attention_mask(inputs.pop("subtree_end"))
         outputs = model(**inputs, use_cache=False, fused_lm_head=True)
         total = weights.sum() if num_items_in_batch is None else num_items_in_batch
         loss = -(weights * outputs.log_probs).sum() / total
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
-            loss = (
-                loss * self.accelerator.num_processes
-            )  # DDP averages gradients; the total is over all ranks
+            loss = loss * self.accelerator.num_processes  # DDP averages gradients; the total is over all ranks
         self._record_token_metrics(outputs, inputs["position_ids"])
         return (loss, outputs) if return_outputs else loss
 
     def _record_token_metrics(self, outputs: Any, position_ids: torch.Tensor) -> None:
         """TRL's own logged figures (entropy, token accuracy, tokens seen), in one gather."""
         mode = "train" if self.model.training else "eval"
-        rows, length = position_ids.shape
         sums = torch.stack(
             [
                 outputs.label_mask.sum().float(),
                 outputs.entropy.detach().sum().float(),
                 outputs.is_top1.sum().float(),
-                (
-                    (position_ids > 0).sum() + rows
-                ).float(),  # padding has position 0, like each row's first token
+                ((position_ids > 0).sum() + rows).float(),  # padding has position 0, like each row's first token
             ]
         )
         supervised, entropy, correct, tokens = self.accelerator.gather_for_metrics(sums[None]).sum(0).tolist()
@@ -170,9 +163,7 @@ class VqaTrainer(SFTTrainer):
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
         """The loss, then the task: every question with answers is answered and scored by its benchmark's metric."""
-        output = super().evaluation_loop(
-            dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
-        )
+        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
         output.metrics.update(self._answer_and_score(dataloader.dataset, metric_key_prefix))
         return output
 
@@ -194,7 +185,7 @@ class VqaTrainer(SFTTrainer):
         }
 
     def _answer_on_all_ranks(self, asked: list[Question]) -> dict[str, str]:
-        """Dialogue id -> answer. Every rank answers the same number of questions, so that none waits for a collective."""
+        """Dialogue id -> answer. Every rank answers equally many questions, so that none waits for a collective."""
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         padded = asked + asked[: -len(asked) % world]
         mine = [{**record, "dialogues": [dialogue]} for record, dialogue in islice(padded, rank, None, world)]
@@ -216,15 +207,11 @@ class VqaTrainer(SFTTrainer):
         if self.args.projector_learning_rate is None:
             return optimizer
         named = (self.model if model is None else model).named_parameters()
-        projector = {
-            id(parameter) for name, parameter in named if PROJECTOR in name and parameter.requires_grad
-        }
+        projector = {id(parameter) for name, parameter in named if PROJECTOR in name and parameter.requires_grad}
         for group in list(optimizer.param_groups):
             moved = [parameter for parameter in group["params"] if id(parameter) in projector]
             if moved:
-                group["params"] = [
-                    parameter for parameter in group["params"] if id(parameter) not in projector
-                ]
+                group["params"] = [parameter for parameter in group["params"] if id(parameter) not in projector]
                 optimizer.add_param_group({**group, "params": moved, "lr": self.args.projector_learning_rate})
         optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
         return optimizer
@@ -245,9 +232,7 @@ class VqaTrainer(SFTTrainer):
         """Write README.md: what was trained on what, how to ask it questions, and the scores so far."""
         if self.is_world_process_zero():
             extra = [tags] if isinstance(tags, str) else list(tags or [])
-            write_model_card(
-                self, model_name=model_name, dataset_name=dataset_name, tags=[*self._tag_names, *extra]
-            )
+            write_model_card(self, model_name=model_name, dataset_name=dataset_name, tags=[*self._tag_names, *extra])
 
 
 def _vision_tower(model: torch.nn.Module) -> torch.nn.Module:

@@ -48,13 +48,13 @@ def loss_curve(history: History) -> str | None:
 
 
 def accuracy_curve(history: History, ceiling: float | None) -> str | None:
-    """Return the curve of every logged `eval_*accuracy` over steps, or None if there is none.
+    """Return the curve of every logged `eval_*vizwiz_accuracy` over steps, or None if there is none.
 
     Args:
         history: `log_history` of a `trainer_state.json`; accuracies from 0 to 1.
         ceiling: the best score that can be reached, drawn as a dashed line.
     """
-    keys = sorted({key for entry in history for key in entry if re.fullmatch(r"eval_(.*_)?accuracy", key)})
+    keys = sorted({key for entry in history for key in entry if re.fullmatch(r"eval_(.*_)?vizwiz_accuracy", key)})
     series = {key.removeprefix("eval_").replace("_", " "): _series(history, key) for key in keys}
     return _draw(series, percent=True, ceiling=ceiling)
 

@@ -55,9 +55,7 @@ def test_aggregates_equal_the_reference():
     result = score(PREDICTIONS, REFERENCES, answer_types=TYPES)
     official = AGGREGATE["vizwiz_official"]
     assert result["accuracy_percent"] == official["overall"]
-    assert {key: round(100 * v, 2) for key, v in result["per_answer_type"].items()} == official[
-        "perAnswerType"
-    ]
+    assert {key: round(100 * v, 2) for key, v in result["per_answer_type"].items()} == official["perAnswerType"]
     assert result["n"] == AGGREGATE["n"]
     competition = score(PREDICTIONS, REFERENCES, "competition")
     assert competition["accuracy"] == pytest.approx(AGGREGATE["competition"]["mean"], abs=1e-9)

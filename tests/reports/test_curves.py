@@ -33,14 +33,18 @@ def test_accuracy_shows_percent_and_the_ceiling():
 
 
 def test_every_accuracy_is_drawn_and_named():
-    history = [{"step": 1, **{f"eval_{name}_accuracy": 0.5 for name in "abcdef"}}]
-    assert {f"{name} accuracy" for name in "abcdef"} <= set(texts(accuracy_curve(history, None)))
+    history = [{"step": 1, **{f"eval_{name}_vizwiz_accuracy": 0.5 for name in "abcdef"}}]
+    assert {f"{name} vizwiz accuracy" for name in "abcdef"} <= set(texts(accuracy_curve(history, None)))
 
 
 @pytest.mark.parametrize("history", [[], [{"step": 1, "train_runtime": 2.0}]])
 def test_without_values_there_is_no_curve(history):
     assert loss_curve(history) is None
     assert accuracy_curve(history, 0.9) is None
+
+
+def test_accuracy_of_tokens_is_not_accuracy_of_answers():
+    assert accuracy_curve([{"step": 1, "eval_mean_token_accuracy": 0.9}], None) is None
 
 
 def test_colors_follow_the_page_and_the_text_is_reproducible():

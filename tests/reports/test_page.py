@@ -66,7 +66,7 @@ def run(**changes) -> dict:
             {"role": "adapter", "score": 0.8, "interval": (0.755, 0.84), "n": 1204},
         ],
         "ceiling": 0.9,
-        "history": [{"loss": 2.0, "step": 1}, {"eval_loss": 1.5, "eval_accuracy": 0.4, "step": 1}],
+        "history": [{"loss": 2.0, "step": 1}, {"eval_loss": 1.5, "eval_vizwiz_accuracy": 0.4, "step": 1}],
         "examples": [
             {
                 "image": png((1000, 500)),

@@ -211,9 +211,7 @@ def _mean_by_type(accuracies: Sequence[float], answer_types: Sequence[str] | Non
         return {}
     types = _strings(answer_types, "answer_types")
     if len(types) != len(accuracies):
-        raise ValueError(
-            f"expected one answer type for each prediction, got {len(types)} for {len(accuracies)}"
-        )
+        raise ValueError(f"expected one answer type for each prediction, got {len(types)} for {len(accuracies)}")
     by_type: defaultdict[str, list[float]] = defaultdict(list)
     for answer_type, accuracy in zip(types, accuracies, strict=True):
         by_type[answer_type].append(accuracy)

@@ -21,9 +21,7 @@ __all__ = [
     "score",
 ]
 
-_DESCRIPTION = (
-    "Agreement of predicted answers with those of several people, as VizWiz and VQA competitions count it."
-)
+_DESCRIPTION = "Agreement of predicted answers with those of several people, as VizWiz and VQA competitions count it."
 _CITATION = """\
 @inproceedings{gurari2018vizwiz,
   title={{VizWiz} Grand Challenge: Answering Visual Questions from Blind People},

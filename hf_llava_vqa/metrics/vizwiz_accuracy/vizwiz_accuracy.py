@@ -1,7 +1,7 @@
 """The `evaluate` module of VizWiz accuracy; the rules themselves are plain functions in `answer_rules`.
 
-`evaluate.load` copies this file and the siblings it imports itself, found line by line: one import a line, no
-comment behind it.
+`evaluate.load` copies this file and the siblings it names itself, found line by line: hence one import a line, no
+comment behind it, and `contractions` among them, which `answer_rules` needs.
 """
 
 from typing import Any

@@ -12,7 +12,7 @@ from hf_llava_vqa.errors import RecordError
 from hf_llava_vqa.generation import Question, questions
 from hf_llava_vqa.metrics.vizwiz_accuracy.answer_rules import answer_accuracy
 from hf_llava_vqa.reports.evaluation import SCORES_FILE, Prediction, read_predictions
-from hf_llava_vqa.reports.page import Example, write_page
+from hf_llava_vqa.reports.page import Example, GradedAnswer, write_page
 
 ROLE_ORDER = ("question_only", "base", "adapter", "merged")
 
@@ -36,14 +36,13 @@ def read_evaluations(folders: Sequence[Path], benchmark: str) -> list[Evaluation
         RecordError: a folder without scores for `benchmark`, or evaluations of different splits or questions.
     """
     evaluations = [_read(folder, benchmark) for folder in folders]
-    evaluations.sort(key=lambda e: ROLE_ORDER.index(e.role) if e.role in ROLE_ORDER else len(ROLE_ORDER))
     first = evaluations[0]
     for folder, evaluation in zip(folders, evaluations, strict=True):
         if (evaluation.split, evaluation.predictions.keys()) != (first.split, first.predictions.keys()):
             raise RecordError(
                 f"{folder}: answers other questions than {folders[0]}; evaluate both on one split and limit"
             )
-    return evaluations
+    return sorted(evaluations, key=lambda e: ROLE_ORDER.index(e.role) if e.role in ROLE_ORDER else len(ROLE_ORDER))
 
 
 def _read(folder: Path, benchmark: str) -> Evaluation:
@@ -118,7 +117,7 @@ def _example(question: Question, evaluations: Sequence[Evaluation]) -> Example:
     record, dialogue = question
     answers = [answer["answer"] for answer in dialogue["answers"]]
     variant = get_benchmark(evaluations[0].benchmark).metric_variant
-    predictions = {}
+    predictions: dict[str, GradedAnswer] = {}
     for evaluation in evaluations:
         answer = evaluation.predictions[dialogue["id"]]["answer"]
         predictions[evaluation.role] = {"answer": answer, "score": answer_accuracy(answer, answers, variant)}

@@ -139,14 +139,13 @@ class VqaTrainer(SFTTrainer):
     def _record_token_metrics(self, outputs: Any, position_ids: torch.Tensor) -> None:
         """TRL's own logged figures (entropy, token accuracy, tokens seen), in one gather."""
         mode = "train" if self.model.training else "eval"
-        sums = torch.stack(
-            [
-                outputs.label_mask.sum().float(),
-                outputs.entropy.detach().sum().float(),
-                outputs.is_top1.sum().float(),
-                ((position_ids > 0).sum() + rows).float(),  # padding has position 0, like each row's first token
-            ]
+        figures = (
+            outputs.label_mask.sum(),
+            outputs.entropy.detach().sum(),
+            outputs.is_top1.sum(),
+            (position_ids > 0).sum() + len(position_ids),  # padding has position 0, like each row's first token
         )
+        sums = torch.stack([figure.float() for figure in figures])
         supervised, entropy, correct, tokens = self.accelerator.gather_for_metrics(sums[None]).sum(0).tolist()
         self._metrics[mode]["entropy"].append(entropy / max(supervised, 1))
         self._metrics[mode]["mean_token_accuracy"].append(correct / max(supervised, 1))

@@ -1,6 +1,7 @@
 # Every target sets itself up from nothing: the first use creates .venv and installs the tested versions.
 PYTHON ?= python3
 BIN := .venv/bin
+DEMO := outputs/demo
 
 # One thread a test process (there are two), two for a single training: fixed, so that two runs add in one order.
 TEST_ENV := OMP_NUM_THREADS=1
@@ -24,6 +25,10 @@ env: .venv/.installed
 demo: env
 	$(DEMO_ENV) $(BIN)/python scripts/make_demo.py
 	$(DEMO_ENV) $(BIN)/accelerate launch --config_file accelerate_configs/cpu.yaml recipes/sft_vizwiz.py --config recipes/configs/demo_cpu.yaml
+	$(DEMO_ENV) $(BIN)/python scripts/evaluate.py --model question_only --data $(DEMO)/data --out $(DEMO)/eval/question_only
+	$(DEMO_ENV) $(BIN)/python scripts/evaluate.py --model recipes/demo/base --data $(DEMO)/data --out $(DEMO)/eval/base
+	$(DEMO_ENV) $(BIN)/python scripts/evaluate.py --model $(DEMO)/adapter --data $(DEMO)/data --out $(DEMO)/eval/adapter
+	$(DEMO_ENV) $(BIN)/python scripts/compare.py $(DEMO)/eval/* --data $(DEMO)/data --run $(DEMO)/adapter --page $(DEMO)/report.html
 
 test: env
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2

@@ -54,10 +54,7 @@ def test_zero3_saves_whole_tensors(name: str) -> None:
 @pytest.mark.parametrize("name", EXPECTED)
 def test_accumulation_stays_with_the_recipe(name: str) -> None:
     """DeepSpeed refuses a run whose launch file and recipe name different numbers."""
-    assert (
-        "gradient_accumulation_steps"
-        not in load_config_from_file(str(FOLDER / f"{name}.yaml")).deepspeed_config
-    )
+    assert "gradient_accumulation_steps" not in load_config_from_file(str(FOLDER / f"{name}.yaml")).deepspeed_config
 
 
 @pytest.mark.parametrize("name", EXPECTED)
@@ -85,7 +82,5 @@ def test_cpu_launch_runs_one_cpu_process(tmp_path: Path) -> None:
         str(FOLDER / "cpu.yaml"),
         str(script),
     ]
-    done = subprocess.run(
-        launch, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run(launch, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["1", "cpu", "no"]

@@ -18,9 +18,7 @@ PACKAGE = ROOT / "hf_llava_vqa"
 def run(*command: str | Path, cwd: Path) -> str:
     """Run a command away from the repository; its output, or a failure that shows it."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    done = subprocess.run(
-        [str(part) for part in command], cwd=cwd, env=environment, capture_output=True, text=True
-    )
+    done = subprocess.run([str(part) for part in command], cwd=cwd, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -51,9 +49,7 @@ def test_wheel_carries_the_whole_package(contents: set[str]) -> None:
     """Modules, templates, metric folders with README and requirements, the marker of typed packages."""
     assert files_under(PACKAGE, "hf_llava_vqa") <= contents
     assert "hf_llava_vqa/py.typed" in contents
-    assert {
-        f"hf_llava_vqa/metrics/vizwiz_accuracy/{name}" for name in ("README.md", "requirements.txt")
-    } <= contents
+    assert {f"hf_llava_vqa/metrics/vizwiz_accuracy/{name}" for name in ("README.md", "requirements.txt")} <= contents
     assert any(name.endswith(".jinja") for name in contents)
 
 
@@ -76,9 +72,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("environment")
     run(sys.executable, "-m", "venv", "--without-pip", folder / "venv", cwd=folder)
     python = folder / "venv" / "bin" / "python"
-    site = Path(
-        run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder).strip()
-    )
+    site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder).strip())
     install = ("pip", "--python", python, "install", "--no-deps", "--no-index", "--quiet", wheel)
     run(sys.executable, "-m", *install, cwd=folder)
     # A path entry does not run the borrowed folder's own .pth files: its editable install stays unseen.

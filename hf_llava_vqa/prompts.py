@@ -51,7 +51,7 @@ _CHAT_TEMPLATE = """
         {%- for block in message['content'] if block['type'] == 'text' -%}{{- block['text'] -}}{%- endfor -%}
     {%- endif -%}
 {%- endmacro -%}
-{{- bos_token -}}
+{{- bos_token + '@BOUNDARY@' -}}
 {%- if messages[0]['role'] == 'system' -%}{{- text(messages[0]) -}}{%- else -%}{{- '@SYSTEM@' -}}{%- endif -%}
 {{- ' ' -}}
 {%- for message in messages -%}
@@ -91,7 +91,11 @@ def question_turns(turns: Sequence[Turn], *, images: int = 0, instruction: str =
 
     User text is neutralised, one `<image>` line per picture goes in front of the first turn, and `instruction` (how
     to answer) on a line of its own after the last user turn.
+
+    Raises:
+        PromptError: there are no turns.
     """
+    _require_turns(turns)
     prepared = [
         {
             "role": turn["role"],
@@ -157,19 +161,21 @@ def chat_template(template: str, tokenizer: PreTrainedTokenizerBase) -> str:
     """The Jinja chat template whose ids, through `apply_chat_template(tokenize=True)`, are those of `encode`.
 
     The processor tokenises the whole text in one pass. A Llama tokenizer with `legacy=false` then leaves out the word
-    boundary that LLaVA's chunk-wise tokenisation puts after an image, so for such a one the template writes a space.
+    boundary that LLaVA's chunk-wise tokenisation puts after `<s>` and after an image, so for such a one the template
+    writes a space there.
     """
     spec = get_template(template)
     one_pass = tokenizer(f"{IMAGE_TOKEN}\nx", add_special_tokens=False)["input_ids"][1:]
     chunk = tokenizer("\nx", add_special_tokens=False)["input_ids"]
-    after_image = "\\n" if one_pass == chunk else " \\n"
+    boundary = "" if one_pass == chunk else " "
     filled = _CHAT_TEMPLATE
     for name, value in {
         "SYSTEM": spec.system.replace("'", "\\'"),
         "USER": spec.roles["user"],
         "ASSISTANT": spec.roles["assistant"],
         "END": spec.end_of_turn,
-        "IMAGE": IMAGE_TOKEN + after_image,
+        "BOUNDARY": boundary,
+        "IMAGE": IMAGE_TOKEN + boundary + "\\n",
     }.items():
         filled = filled.replace(f"@{name}@", value)
     return "".join(line.strip() for line in filled.splitlines())
@@ -179,10 +185,10 @@ def messages(turns: Sequence[Turn]) -> list[dict[str, Any]]:
     """The same turns in the form `apply_chat_template` takes: a list of image and text blocks a turn."""
     result = []
     for turn in turns:
-        images, text = _split_images(turn["content"])
-        result.append(
-            {"role": turn["role"], "content": [{"type": "image"}] * images + [{"type": "text", "text": text}]}
-        )
+        images, text = _split_images(turn["content"]) if turn["role"] == "user" else (0, turn["content"])
+        text = _SPECIAL_TOKEN.sub("< ", text)  # as `encode` does
+        blocks = [{"type": "image"}] * images + [{"type": "text", "text": text}]
+        result.append({"role": turn["role"], "content": blocks})
     return result
 
 
@@ -191,10 +197,14 @@ def _split_images(content: str) -> tuple[int, str]:
     return images, content.replace(f"{IMAGE_TOKEN}\n", "").replace(IMAGE_TOKEN, "")
 
 
-def _segments(turns: Sequence[Turn], template: Template) -> list[tuple[str, bool]]:
-    """The prompt as `(text, is_answer)` pieces, in order."""
+def _require_turns(turns: Sequence[Turn]) -> None:
     if not turns:
         raise PromptError("a dialogue needs at least one turn")
+
+
+def _segments(turns: Sequence[Turn], template: Template) -> list[tuple[str, bool]]:
+    """The prompt as `(text, is_answer)` pieces, in order."""
+    _require_turns(turns)
     pieces: list[tuple[str, bool]] = [(template.system + " ", False)]
     for number, turn in enumerate(turns):
         expected = ("user", "assistant")[number % 2]

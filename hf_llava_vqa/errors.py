@@ -44,7 +44,13 @@ def cli(main: Callable[[], None]) -> Callable[[], None]:
         try:
             main()
         except VqaError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {_message(error)}", file=sys.stderr)
             sys.exit(2)
 
     return run
+
+
+def _message(error: VqaError) -> str:
+    """The one line of the error; a loader's worker sends it as the last line of its traceback, behind the class."""
+    last_line = str(error).strip().splitlines()[-1]
+    return last_line.removeprefix(f"{type(error).__module__}.{type(error).__qualname__}: ")

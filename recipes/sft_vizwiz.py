@@ -11,11 +11,13 @@ On eight A100s, with the files as VizWiz publishes them:
         --config recipes/configs/vizwiz_lora_7b.yaml --data_dir /data/vizwiz
 """
 
+from itertools import islice
+
 from hf_llava_vqa.data import load_records
 from hf_llava_vqa.errors import cli
 from hf_llava_vqa.models.adapters import lora_config
-from hf_llava_vqa.models.loading import load_for_training
-from hf_llava_vqa.training import VqaTrainer, parse_recipe_args
+from hf_llava_vqa.models.loading import training_model, training_processor
+from hf_llava_vqa.training import VqaTrainer, parse_recipe_args, training_collator
 from hf_llava_vqa.training.checkpoints import save_training_recipe
 
 
@@ -30,13 +32,17 @@ def main() -> None:
     if held_out is not None and data_args.eval_limit is not None:
         held_out = held_out.select(range(min(data_args.eval_limit, len(held_out))))
 
-    model, processor = load_for_training(model_args, image_aspect=config.image_aspect, template=config.template)
+    processor = training_processor(model_args, image_aspect=config.image_aspect, template=config.template)
+    collator = training_collator(config, processor)
+    collator(list(islice(train, config.per_device_train_batch_size)))  # a first batch, to see that one can be made
+
     trainer = VqaTrainer(
-        model,
+        training_model(model_args),
         config,
         train_dataset=train,
         eval_dataset=held_out,
         processing_class=processor,
+        data_collator=collator,
         peft_config=lora_config(model_args),
     )
     trainer.train(resume_from_checkpoint=config.resume_from_checkpoint)

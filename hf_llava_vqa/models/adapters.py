@@ -70,6 +70,8 @@ def trained_by_part(model: nn.Module) -> dict[str, tuple[int, int]]:
     trained: Counter[str] = Counter()
     total: Counter[str] = Counter()
     for name, parameter in model.named_parameters():
+        if "original_module" in name:  # PEFT keeps the untrained projector beside the trained copy
+            continue
         part = next((part for part in PARTS if part in name), "other")
         count = getattr(parameter, "ds_numel", parameter.numel())  # DeepSpeed ZeRO-3 leaves an empty local tensor
         total[part] += count

@@ -44,31 +44,32 @@ def load_model(
     return model.eval(), processor
 
 
-def load_for_training(
-    args: ModelConfig, *, image_aspect: str = "pad", template: str = "v1"
-) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
-    """Load the base that TRL's model flags name, with its vision tower frozen, and its processor.
+def training_processor(args: ModelConfig, *, image_aspect: str = "pad", template: str = "v1") -> LlavaProcessor:
+    """The processor of the base that TRL's model flags name; reads no weights, so mistakes show early.
 
     Raises:
         ModelError: not a LLaVA, or an adapter (merge it first, or resume from its checkpoint).
     """
     path = args.model_name_or_path
-    if _has_file(path, ADAPTER_FILE):
+    if adapter_base(path) is not None:
         raise ModelError(f"{path!r} is an adapter; train from its base, or merge it first")
-    config = llava_config(path)
-    processor = prepare_processor(load_processor(path), config, image_aspect=image_aspect, template=template)
+    return prepare_processor(load_processor(path), llava_config(path), image_aspect=image_aspect, template=template)
+
+
+def training_model(args: ModelConfig) -> LlavaForConditionalGeneration:
+    """The base that TRL's model flags name, quantised if they say so, with its vision tower frozen."""
     quantization = get_quantization_config(args)
     if quantization is not None:  # as LLaVA does: the projector stays in 16 bits, and so does the small tower
         quantization.llm_int8_skip_modules = ["multi_modal_projector", "vision_tower", "lm_head"]
     model = LlavaForConditionalGeneration.from_pretrained(
-        path,
+        args.model_name_or_path,
         revision=args.model_revision,
         dtype=args.dtype,
         attn_implementation=args.attn_implementation,
         quantization_config=quantization,
     )
     model.model.vision_tower.requires_grad_(False)
-    return model, processor
+    return model
 
 
 def adapter_base(path: str) -> str | None:

@@ -1,6 +1,6 @@
 """Training: configuration, the trainer, its callbacks and what a checkpoint holds."""
 
 from hf_llava_vqa.training.config import DataArguments, VqaConfig, parse_recipe_args
-from hf_llava_vqa.training.trainer import VqaTrainer
+from hf_llava_vqa.training.trainer import VqaTrainer, training_collator
 
-__all__ = ["DataArguments", "VqaConfig", "VqaTrainer", "parse_recipe_args"]
+__all__ = ["DataArguments", "VqaConfig", "VqaTrainer", "parse_recipe_args", "training_collator"]

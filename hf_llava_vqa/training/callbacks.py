@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from hf_llava_vqa.collate import VqaCollator
@@ -41,5 +42,5 @@ class StartUpReport(TrainerCallback):
             counts = dataset.select_columns(["dialogues"])["dialogues"]
             per_image = sum(map(len, counts)) / len(dataset)
             line += f", about {rows * per_image:.1f} questions"
-        print(trained_parameters_line(model))
-        print(f"{line}; {state.max_steps} steps")
+        tqdm.write(trained_parameters_line(model))  # not print: a progress bar is on the line
+        tqdm.write(f"{line}; {state.max_steps} steps")

@@ -77,15 +77,7 @@ class VqaTrainer(SFTTrainer):
         **kwargs: Any,
     ) -> None:
         check_attention(model.config.get_text_config()._attn_implementation)
-        collator = data_collator or VqaCollator(
-            processing_class,
-            template=args.template,
-            answer_target=args.answer_target,
-            max_length=args.max_length,
-            max_questions_per_row=args.max_questions_per_row,
-            mask="compact",
-            seed=args.seed,
-        )
+        collator = data_collator or training_collator(args, processing_class)
         super().__init__(
             model,
             args,
@@ -232,6 +224,19 @@ class VqaTrainer(SFTTrainer):
         if self.is_world_process_zero():
             extra = [tags] if isinstance(tags, str) else list(tags or [])
             write_model_card(self, model_name=model_name, dataset_name=dataset_name, tags=[*self._tag_names, *extra])
+
+
+def training_collator(args: VqaConfig, processor: LlavaProcessor) -> VqaCollator:
+    """The collator that `args` describe, with the compact mask `VqaTrainer` reads."""
+    return VqaCollator(
+        processor,
+        template=args.template,
+        answer_target=args.answer_target,
+        max_length=args.max_length,
+        max_questions_per_row=args.max_questions_per_row,
+        mask="compact",
+        seed=args.seed,
+    )
 
 
 def _vision_tower(model: torch.nn.Module) -> torch.nn.Module:

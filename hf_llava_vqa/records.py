@@ -158,9 +158,7 @@ def validate_record(record: Mapping[str, Any]) -> None:
     seen: set[str] = set()
     for dialogue in record["dialogues"]:
         _check_dialogue(dialogue, where)
-        _require(
-            dialogue["id"] not in seen, where, f"dialogue id {dialogue['id']!r} occurs twice; make ids unique"
-        )
+        _require(dialogue["id"] not in seen, where, f"dialogue id {dialogue['id']!r} occurs twice; make ids unique")
         seen.add(dialogue["id"])
 
 
@@ -172,9 +170,7 @@ def _check_version(record: Mapping[str, Any], where: str) -> None:
         remedy = "upgrade hf-llava-vqa"
     else:
         remedy = "prepare the data again with scripts/prepare_data.py"
-    raise RecordError(
-        f"{where}: schema_version is {version!r}, this version reads {SCHEMA_VERSION}: {remedy}"
-    )
+    raise RecordError(f"{where}: schema_version is {version!r}, this version reads {SCHEMA_VERSION}: {remedy}")
 
 
 def _check_dialogue(dialogue: Any, where: str) -> None:
@@ -196,15 +192,11 @@ def _check_dialogue(dialogue: Any, where: str) -> None:
     )
     for key in ("answer_type", "context"):
         _require(isinstance(dialogue[key], str), where, f'{key} must be a string ("" if unknown)')
-    _require(
-        _is_json_object(dialogue["metadata"]), where, 'metadata must be a JSON object as text ("{}" if none)'
-    )
+    _require(_is_json_object(dialogue["metadata"]), where, 'metadata must be a JSON object as text ("{}" if none)')
 
 
 def _check_turns(turns: Any, where: str) -> None:
-    _require(
-        _is_list(turns) and len(turns) > 0, where, 'turns must be a non-empty list of {"role", "content"}'
-    )
+    _require(_is_list(turns) and len(turns) > 0, where, 'turns must be a non-empty list of {"role", "content"}')
     for number, turn in enumerate(turns):
         here = f"{where}, turn {number}"
         _require(isinstance(turn, Mapping), here, 'a turn must be {"role": text, "content": text}')

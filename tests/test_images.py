@@ -152,9 +152,7 @@ def test_sixteen_bit_grey_keeps_its_range():
 
 @pytest.mark.parametrize("mode", ["I", "F"])
 def test_modes_without_a_range_are_refused(mode):
-    with pytest.raises(
-        ImageError, match=f"mode {mode} has no fixed range of brightness; convert it to 8 bits"
-    ):
+    with pytest.raises(ImageError, match=f"mode {mode} has no fixed range of brightness; convert it to 8 bits"):
         open_image(Image.new(mode, (2, 2)))
 
 
@@ -240,18 +238,14 @@ def test_a_truncated_file_is_named(tmp_path, format):
         assert refused(path).startswith(f"{path}: ")
 
 
-@pytest.mark.parametrize(
-    "data", [b"", b"\0", b"no image", b"%!PS-Adobe-3.0 EPSF-3.0\n", b"\x89PNG\r\n\x1a\n"]
-)
+@pytest.mark.parametrize("data", [b"", b"\0", b"no image", b"%!PS-Adobe-3.0 EPSF-3.0\n", b"\x89PNG\r\n\x1a\n"])
 def test_what_is_not_an_image(data):
     assert refused({"bytes": data, "path": "x.jpg"}).startswith("x.jpg: ")
 
 
 @pytest.mark.parametrize("format", ["TIFF", "PPM", "ICO", "TGA", "PCX"])
 def test_other_formats_are_refused(format):
-    assert "not an image of a known format (JPEG, PNG, WEBP, BMP, GIF)" in refused(
-        encoded(NOISE_IMAGE, format)
-    )
+    assert "not an image of a known format (JPEG, PNG, WEBP, BMP, GIF)" in refused(encoded(NOISE_IMAGE, format))
 
 
 def huge_png(width, height):
@@ -261,12 +255,7 @@ def huge_png(width, height):
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b""))
-        + chunk(b"IEND", b"")
-    )
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
 def test_too_many_pixels_are_refused_from_the_header():
@@ -283,9 +272,7 @@ def test_a_decompression_bomb_is_refused_whatever_is_allowed():
 
 def test_the_limit_holds_for_pil_images_too():
     assert open_image(NOISE_IMAGE, max_pixels=54).size == (9, 6)
-    assert "image in memory: 9x6 is 54 pixels, more than the 53 allowed" in refused(
-        NOISE_IMAGE, max_pixels=53
-    )
+    assert "image in memory: 9x6 is 54 pixels, more than the 53 allowed" in refused(NOISE_IMAGE, max_pixels=53)
 
 
 def test_a_file_too_large_to_be_an_image_is_not_read(tmp_path):
@@ -305,9 +292,7 @@ def test_archives_are_refused_by_name(tmp_path):
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("bomb.png", b"\0" * 10_000_000)
         file.writestr("text.png", b"not an image")
-    assert (
-        refused(f"zip://a.png::{tmp_path}/no.zip") == f"{tmp_path}/no.zip: no such archive (needed for a.png)"
-    )
+    assert refused(f"zip://a.png::{tmp_path}/no.zip") == f"{tmp_path}/no.zip: no such archive (needed for a.png)"
     assert refused(f"zip://a.png::{archive}") == f"{archive}: no member a.png"
     assert "10,000,000 bytes, too many for an image" in refused(f"zip://bomb.png::{archive}", max_pixels=1000)
     assert refused(f"zip://text.png::{archive}").startswith(f"zip://text.png::{archive}: not an image")
@@ -330,9 +315,7 @@ def test_damaged_archives_are_named(tmp_path):
 SEEDS = [encoded(NOISE_IMAGE, format) for format in ("JPEG", "PNG", "WEBP", "BMP", "GIF")]
 
 
-@given(
-    st.sampled_from(SEEDS), st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=8)
-)
+@given(st.sampled_from(SEEDS), st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=8))
 def test_damaged_bytes_give_an_image_or_an_image_error(data, changes):
     damaged = bytearray(data)
     for where, value in changes:
@@ -342,10 +325,7 @@ def test_damaged_bytes_give_an_image_or_an_image_error(data, changes):
 
 
 def test_image_errors_cross_process_borders():
-    assert (
-        str(pickle.loads(pickle.dumps(ImageError("a.png: no such image file"))))
-        == "a.png: no such image file"
-    )
+    assert str(pickle.loads(pickle.dumps(ImageError("a.png: no such image file")))) == "a.png: no such image file"
 
 
 # Names from annotation files

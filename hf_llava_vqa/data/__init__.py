@@ -1,0 +1,76 @@
+"""Where questions come from: benchmarks as they are published, and prepared sets."""
+
+import importlib
+import inspect
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pyarrow as pa
+from datasets import Dataset, IterableDataset, NamedSplit
+
+from hf_llava_vqa.data.benchmark import Benchmark
+from hf_llava_vqa.data.shards import read_shards
+from hf_llava_vqa.errors import ConfigError
+from hf_llava_vqa.records import UNDECODED_FEATURES
+
+BENCHMARKS = {
+    "vizwiz": "hf_llava_vqa.data.vizwiz",
+    "vizwiz_competition": "hf_llava_vqa.data.vizwiz_competition",
+    "easy_vqa": "hf_llava_vqa.data.easy_vqa",
+}
+"""The module of each benchmark; it is imported when the benchmark is asked for."""
+
+_STREAM_SHARDS = 64  # ranks times loader workers that can share a stream without reading each other's rows
+
+
+def get_benchmark(name: str) -> Benchmark:
+    """Return a benchmark by its name.
+
+    Raises:
+        ConfigError: there is no such benchmark.
+    """
+    if name not in BENCHMARKS:
+        raise ConfigError(f"unknown benchmark {name!r}; there are {', '.join(BENCHMARKS)}")
+    return importlib.import_module(BENCHMARKS[name]).BENCHMARK
+
+
+def load_records(
+    source: str, *, split: str | None = None, streaming: bool = False, **paths: Any
+) -> Dataset | IterableDataset:
+    """Load the records of a benchmark, or of a folder written by `scripts/prepare_data.py`.
+
+    Images are left undecoded, as `{"bytes", "path"}` for `images.open_image`. Everything but the pixels is checked
+    before the first row is returned, streamed or not.
+
+    Args:
+        source: a key of `BENCHMARKS`, or "parquet" for a prepared set.
+        split: may be left out of a prepared set that has one split only.
+        streaming: return an `IterableDataset` with the same rows in the same order.
+        paths: where the files are: `root`, or `annotations` and `images`; `path` for "parquet".
+
+    Raises:
+        ConfigError: an unknown source or split, a missing or unexpected path.
+        RecordError: files, rows or images that are missing or of another shape.
+    """
+    if source == "parquet":
+        _check_paths(source, paths, allowed=("path",))
+        if "path" not in paths:
+            raise ConfigError("parquet needs path: the folder written by scripts/prepare_data.py")
+        return read_shards(paths["path"], split=split, streaming=streaming)
+    if source not in BENCHMARKS:
+        raise ConfigError(f"unknown source {source!r}; there are {', '.join([*BENCHMARKS, 'parquet'])}")
+    benchmark = get_benchmark(source)
+    _, *allowed = inspect.signature(benchmark.read).parameters
+    _check_paths(source, paths, allowed)
+    if split not in benchmark.splits:
+        raise ConfigError(f"{source}: split must be one of {', '.join(benchmark.splits)}, not {split!r}")
+    table = pa.Table.from_pylist(list(benchmark.read(split, **paths)), schema=UNDECODED_FEATURES.arrow_schema)
+    rows = Dataset(table, split=NamedSplit(split))
+    return rows.to_iterable_dataset(num_shards=min(_STREAM_SHARDS, len(rows))) if streaming else rows
+
+
+def _check_paths(source: str, given: Iterable[str], allowed: Sequence[str]) -> None:
+    for name in given:
+        if name not in allowed:
+            takes = f"it takes {', '.join(allowed)}" if allowed else "it takes no paths"
+            raise ConfigError(f"{source} does not take {name!r}; {takes}")

@@ -1,0 +1,23 @@
+"""What a benchmark is to the rest of the package: a reader, an instruction, a metric and a submission format."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Prediction = dict[str, Any]
+"""What a model answered: `{"id", "image_id", "question", "answer", "confidence"}`."""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A data set with a way to ask and to score. Each benchmark is one file of this folder."""
+
+    name: str  # stands in every record's `source`
+    splits: tuple[str, ...]
+    read: Callable[..., Iterator[dict[str, Any]]]  # read(split, **paths) -> records, in the order of the source
+    instruction: str  # follows each question on a line of its own; "" for none
+    metric: str  # name for `metric_path`
+    metric_variant: str
+    submission_file: str  # what the server's file is called, "" if there is no server
+    submit: Callable[[Sequence[Prediction], Path], None] | None  # writes what the evaluation server takes

@@ -1,0 +1,162 @@
+"""Finding and reading what benchmarks publish: annotation files, folders of images and zip archives as downloaded.
+
+Files are only located here; images are opened by `hf_llava_vqa.images` when they are needed.
+"""
+
+import json
+import os
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any, Protocol
+
+from hf_llava_vqa.errors import ConfigError, RecordError
+from hf_llava_vqa.images import path_inside
+
+_JSON_KINDS = {dict: "an object", list: "a list", str: "a string", bool: "a truth value", type(None): "null"}
+
+
+class ImageStore(Protocol):
+    """A place with images."""
+
+    place: str
+
+    def locate(self, name: str) -> str | None:
+        """Return what `images.open_image` opens, or None if there is no such image."""
+
+
+class ImageFolder:
+    """A folder of images, listed once: no file is touched to find out whether it is there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.place = os.path.abspath(folder)
+        with os.scandir(self.place) as entries:
+            self._files = {entry.name for entry in entries if entry.is_file(follow_symlinks=False)}
+
+    def locate(self, name: str) -> str | None:
+        """Return the absolute path of the image, or None. Raises ImageError for a name that leads out."""
+        if name in self._files:
+            return os.path.join(self.place, name)
+        path = path_inside(self.place, name)
+        return str(path) if path.is_file() else None
+
+
+class ImageArchive:
+    """A zip archive of images, which may sit in folders of their own, as in `train.zip` with `train/*.jpg`."""
+
+    def __init__(self, archive: Path) -> None:
+        self.place = os.path.abspath(archive)
+        self._members: dict[str, list[str]] = {}
+        for member in _members(archive):
+            self._members.setdefault(member.rpartition("/")[2], []).append(member)
+
+    def locate(self, name: str) -> str | None:
+        """Return the `zip://` path of the image, or None. Raises RecordError if several members fit."""
+        candidates = self._members.get(name.rpartition("/")[2], [])
+        fitting = [member for member in candidates if f"/{member}".endswith(f"/{name}")]
+        if len(fitting) > 1:
+            raise RecordError(f"{self.place}: {name} could be {fitting[0]} or {fitting[1]}; unpack the right folder")
+        return zip_path(self.place, fitting[0]) if fitting else None
+
+
+def zip_path(archive: str | Path, member: str) -> str:
+    """Return the path under which `images.open_image` opens a member of an archive."""
+    return f"zip://{member}::{os.path.abspath(archive)}"
+
+
+def open_images(path: str | Path) -> ImageStore:
+    """Open a folder or a zip archive of images.
+
+    Raises:
+        RecordError: it is neither.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return ImageFolder(path)
+    if path.is_file():
+        return ImageArchive(path)
+    raise RecordError(f"{path}: no such folder or zip archive of images")
+
+
+def find_source(
+    split: str, root: str | Path | None, annotations: str | Path | None, images: str | Path | None
+) -> tuple[str, ImageStore]:
+    """Find the annotation file and the images of a split, in `root` or as named by `annotations` and `images`.
+
+    Raises:
+        ConfigError: neither is given.
+        RecordError: something is missing.
+    """
+    if root is None and (annotations is None or images is None):
+        raise ConfigError("give root (the folder with the files as published), or both annotations and images")
+    if root is not None and not Path(root).is_dir():
+        raise RecordError(f"{root}: no such folder")
+    file = str(annotations) if annotations is not None else _find_annotations(Path(root or ""), split)
+    return file, open_images(images if images is not None else _find_images(Path(root or ""), split))
+
+
+def _find_annotations(root: Path, split: str) -> str:
+    for path in (root / f"{split}.json", root / "Annotations" / f"{split}.json"):
+        if path.is_file():
+            return str(path)
+    archive = root / "Annotations.zip"
+    if archive.is_file():
+        for member in _members(archive):
+            if f"/{member}".endswith(f"/{split}.json"):
+                return zip_path(archive, member)
+    raise RecordError(
+        f"{root}: no {split}.json, Annotations/{split}.json or Annotations.zip holding it; "
+        "download the annotations into it, or name the file as annotations"
+    )
+
+
+def _find_images(root: Path, split: str) -> Path:
+    for path in (root / split, root / f"{split}.zip"):
+        if path.exists():
+            return path
+    raise RecordError(
+        f"{root}: no folder {split} and no {split}.zip; download the images into it, or name their place as images"
+    )
+
+
+def _members(archive: Path) -> list[str]:
+    try:
+        with zipfile.ZipFile(archive) as file:
+            return [member for member in file.namelist() if not member.endswith("/")]
+    except (zipfile.BadZipFile, OSError) as error:
+        raise RecordError(f"{archive}: not a readable zip archive ({error}); download it again") from error
+
+
+def read_json(file: str) -> Any:
+    """Parse a JSON file, or a member of an archive named by `zip_path`. A byte order mark is skipped.
+
+    Raises:
+        RecordError: the file is missing, not UTF-8 or not JSON; with line and column.
+    """
+    try:
+        return json.loads(_read_bytes(file).decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise RecordError(f"{file}: not UTF-8 at byte {error.start}; save it as UTF-8") from error
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise RecordError(f"{file}: broken JSON at {where}: {error.msg}; download it again") from error
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"{file}: JSON that cannot be read: {error}") from error
+
+
+def _read_bytes(file: str) -> bytes:
+    try:
+        if not file.startswith("zip://"):
+            return Path(file).read_bytes()
+        member, _, archive = file.removeprefix("zip://").rpartition("::")
+        with zipfile.ZipFile(archive) as opened:
+            return opened.read(member)
+    except FileNotFoundError:
+        raise RecordError(f"{file}: no such annotation file") from None
+    except (OSError, zipfile.BadZipFile, zlib.error) as error:
+        raise RecordError(f"{file}: cannot be read: {error}") from error
+
+
+def kind_of(value: Any) -> str:
+    """Name the JSON type of a value in plain words, for messages."""
+    return _JSON_KINDS.get(type(value), "a number")

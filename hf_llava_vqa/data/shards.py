@@ -1,0 +1,257 @@
+"""Prepared sets: records in Parquet shards with the images inside, and the manifest that says what is there.
+
+    FOLDER/manifest.json
+    FOLDER/data/train-00000-of-00041.parquet ...
+
+A shard gets its name when it is complete, and the manifest is written last: what it lists is whole. Rows are put in
+an order of their own, by the SHA-256 of seed and image id. So neighbours are unrelated, and the order depends neither
+on the order of the source nor on the version of a random generator.
+"""
+
+import glob
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Dataset, IterableDataset, load_dataset
+from tqdm import tqdm
+
+from hf_llava_vqa.data.files import read_json
+from hf_llava_vqa.errors import ConfigError, ImageError, RecordError
+from hf_llava_vqa.images import open_image, read_image_bytes
+from hf_llava_vqa.records import FEATURES, SCHEMA_VERSION, UNDECODED_FEATURES, validate_record
+
+MANIFEST = "manifest.json"
+VIRTUAL_READERS = 64
+"""How many parts a stream of the set is dealt to; ranks times loader workers should divide it."""
+
+_MANIFEST_KEYS = ("schema_version", "source", "seed", "splits", "virtual_readers")
+_AGAIN = "copy the folder again, or prepare it again with scripts/prepare_data.py"
+
+Record = dict[str, Any]
+
+
+def write_shards(
+    records: Dataset | Iterable[Record],
+    folder: str | Path,
+    *,
+    split: str,
+    rows_per_shard: int = 512,
+    row_group_size: int = 32,
+    seed: int = 0,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Write one split of a prepared set. Other splits that the folder holds stay as they are.
+
+    Every image is decoded once to know that it can be, and stored as the bytes of its file. Memory holds one row
+    group of images at a time, besides what `records` holds itself.
+
+    Args:
+        records: of one source; a `Dataset` is read row by row.
+        split: names the shards; letters, digits and underscores.
+        seed: of the order of the rows; one for all splits of a folder.
+        progress: show a bar, if stderr is a terminal.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        RecordError: a record that breaks the format, an image id or dialogue id that occurs twice, several sources.
+        ImageError: an image that cannot be opened; names the record and the file.
+        ConfigError: a split that cannot be named so or is there already, or another seed than the folder's.
+    """
+    folder = Path(folder)
+    manifest = _manifest_to_extend(folder, split, seed)
+    rows = _undecoded(records) if isinstance(records, Dataset) else list(records)
+    order = _shuffled(rows, seed)
+    _clear_leftovers(folder, split)
+
+    tally = _Tally(source=manifest["source"])
+    bar = tqdm(order, desc=f"writing {split}", unit="image", disable=None if progress else True)
+    embedded = (_embed(rows[index], tally) for index in bar)
+    shards = []
+    count = -(-len(order) // rows_per_shard)
+    for number in range(count):
+        file = f"data/{split}-{number:05d}-of-{count:05d}.parquet"
+        written = _write_shard(folder / file, islice(embedded, rows_per_shard), row_group_size)
+        shards.append({"file": file, **written})
+
+    totals = {"rows": len(order), "dialogues": len(tally.dialogue_ids), "answers": tally.answers}
+    manifest["source"] = tally.source
+    manifest["splits"][split] = {**totals, "shards": shards}
+    _write_manifest(folder, manifest)
+    return manifest
+
+
+def read_shards(folder: str | Path, *, split: str | None = None, streaming: bool = False) -> Dataset | IterableDataset:
+    """Read a split of a prepared set, with its images undecoded. The split may be left out if there is only one.
+
+    Shards are checked for presence and size. Map-style reading keeps an Arrow copy in the `datasets` cache; a stream
+    reads one row group at a time.
+
+    Raises:
+        ConfigError: no such split.
+        RecordError: no manifest, another schema version, or a shard that is missing or has another size.
+    """
+    folder = Path(folder)
+    splits = _read_manifest(folder)["splits"]
+    if split is None and len(splits) == 1:
+        (split,) = splits
+    if split not in splits:
+        raise ConfigError(f"{folder} has no split {split!r}; there are {', '.join(splits)}")
+    files = [_checked_shard(folder, shard) for shard in splits[split]["shards"]]
+    return load_dataset(
+        "parquet",
+        data_files={split: [glob.escape(file) for file in files]},
+        split=split,
+        features=UNDECODED_FEATURES,
+        streaming=streaming,
+    )
+
+
+class _Tally:
+    """What the manifest says about a split, and what must be unique or the same in all of it."""
+
+    def __init__(self, source: str | None) -> None:
+        self.source = source
+        self.dialogue_ids: set[str] = set()
+        self.answers = 0
+
+    def add(self, record: Record) -> None:
+        where = f"record {record['image_id']!r}"
+        if self.source is None:
+            self.source = record["source"]
+        if record["source"] != self.source:
+            raise RecordError(f"{where}: source is {record['source']!r} in a set of {self.source!r}; use two folders")
+        for dialogue in record["dialogues"]:
+            if dialogue["id"] in self.dialogue_ids:
+                raise RecordError(f"{where}: dialogue id {dialogue['id']!r} is taken by another image; rename one")
+            self.dialogue_ids.add(dialogue["id"])
+            self.answers += len(dialogue["answers"])
+
+
+def _undecoded(records: Dataset) -> Dataset:
+    images = UNDECODED_FEATURES["images"]
+    return records if records.features["images"] == images else records.cast_column("images", images)
+
+
+def _shuffled(records: Dataset | Sequence[Record], seed: int) -> list[int]:
+    """Order the rows by the hash of seed and image id."""
+    ids = records["image_id"] if isinstance(records, Dataset) else [record.get("image_id") for record in records]
+    keys: dict[bytes, int] = {}
+    for index, image_id in enumerate(ids):
+        key = hashlib.sha256(f"{seed}/{image_id}".encode()).digest()
+        if key in keys:
+            raise RecordError(f"rows {keys[key]} and {index} have the image id {image_id!r}; put them in one record")
+        keys[key] = index
+    if not keys:
+        raise RecordError("there are no records to write")
+    return [keys[key] for key in sorted(keys)]
+
+
+def _embed(record: Record, tally: _Tally) -> Record:
+    """Check a record and return it with the bytes and hashes of its image files."""
+    validate_record(record)
+    tally.add(record)
+    images, hashes = [], []
+    for image in record["images"]:
+        try:
+            data = read_image_bytes(image)
+            open_image({"bytes": data, "path": image["path"]})
+        except ImageError as error:
+            raise ImageError(f"record {record['image_id']!r}: {error}") from error
+        images.append({"bytes": data, "path": _file_name(image["path"])})
+        hashes.append(hashlib.sha256(data).hexdigest())
+    return {**record, "images": images, "image_sha256": hashes}
+
+
+def _file_name(path: str | None) -> str | None:
+    """Reduce a path to the name of the image file: a published set must not tell where it was made."""
+    return PurePosixPath(path.removeprefix("zip://").split("::")[0]).name if path else None
+
+
+def _write_shard(path: Path, rows: Iterator[Record], row_group_size: int) -> dict[str, Any]:
+    unfinished = path.with_name(path.name + ".incomplete")
+    schema = FEATURES.arrow_schema
+    count = 0
+    # Photos are compressed already; the page index lets readers skip to a row.
+    plain = {"compression": {"images.list.element.bytes": "none"}, "use_dictionary": False}
+    with pq.ParquetWriter(unfinished, schema, write_page_index=True, **plain) as writer:
+        while group := list(islice(rows, row_group_size)):
+            writer.write_table(pa.Table.from_pylist(group, schema=schema))
+            count += len(group)
+    with unfinished.open("rb") as file:
+        os.fsync(file.fileno())
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    size = unfinished.stat().st_size
+    os.replace(unfinished, path)
+    return {"rows": count, "bytes": size, "sha256": digest}
+
+
+def _clear_leftovers(folder: Path, split: str) -> None:
+    """Remove what an interrupted run left: shards that no manifest lists."""
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    for leftover in (folder / "data").glob(f"{split}-*.parquet*"):
+        leftover.unlink()
+
+
+def _manifest_to_extend(folder: Path, split: str, seed: int) -> dict[str, Any]:
+    if not re.fullmatch(r"\w+", split, re.ASCII):
+        raise ConfigError(f"split {split!r}: use letters, digits and underscores, as in train")
+    if not (folder / MANIFEST).exists():
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "source": None,
+            "seed": seed,
+            "virtual_readers": VIRTUAL_READERS,
+            "splits": {},
+        }
+    manifest = _read_manifest(folder)
+    if split in manifest["splits"]:
+        raise ConfigError(f"{folder} holds the split {split} already; delete the folder or choose another")
+    if manifest["seed"] != seed:
+        raise ConfigError(f"{folder} was prepared with seed {manifest['seed']}, not {seed}; use the same seed")
+    return manifest
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise RecordError(
+            f"{folder}: no {MANIFEST}, so this is no prepared set; prepare it with scripts/prepare_data.py"
+        )
+    manifest = read_json(str(path))
+    if not isinstance(manifest, dict) or any(key not in manifest for key in _MANIFEST_KEYS):
+        raise RecordError(f"{path}: not the manifest of a prepared set; {_AGAIN}")
+    version = manifest["schema_version"]
+    if version != SCHEMA_VERSION:
+        remedy = "upgrade hf-llava-vqa" if version > SCHEMA_VERSION else "prepare the data again"
+        raise RecordError(f"{path}: schema_version is {version}, this version reads {SCHEMA_VERSION}: {remedy}")
+    return manifest
+
+
+def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    unfinished = folder / f"{MANIFEST}.incomplete"
+    with unfinished.open("w", encoding="utf-8") as file:
+        json.dump(manifest, file, indent=2)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(unfinished, folder / MANIFEST)
+
+
+def _checked_shard(folder: Path, shard: dict[str, Any]) -> str:
+    path = folder / shard["file"]
+    if not path.is_file():
+        raise RecordError(f"{path}: the manifest lists it, but it is missing; {_AGAIN}")
+    size = path.stat().st_size
+    if size != shard["bytes"]:
+        raise RecordError(f"{path}: {size:,} bytes where the manifest says {shard['bytes']:,}; {_AGAIN}")
+    return str(path.absolute())

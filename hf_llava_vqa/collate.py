@@ -147,6 +147,12 @@ class VqaCollator:
                 raise type(error)(f"{record['image_id']}, dialogue {dialogue['id']}: {error}") from error
         return forest.merge(paths, weights)
 
+    def count_tokens(self, record: dict[str, Any]) -> int:
+        """Tokens the trees of a record hold, images counted in full."""
+        trees = [self.tree(record, dialogues) for dialogues in self._groups(record)]
+        slots = sum(len(forest.image_order(tree, self.image_token_id)) for tree in trees)
+        return sum(map(len, trees)) + slots * (self.image_tokens - 1)
+
     def _groups(self, record: dict[str, Any]) -> Iterator[list[dict[str, Any]]]:
         dialogues = record["dialogues"]
         for start in range(0, len(dialogues), self.max_questions_per_row):

@@ -53,7 +53,8 @@ def training_processor(args: ModelConfig, *, image_aspect: str = "pad", template
     path = args.model_name_or_path
     if adapter_base(path) is not None:
         raise ModelError(f"{path!r} is an adapter; train from its base, or merge it first")
-    return prepare_processor(load_processor(path), llava_config(path), image_aspect=image_aspect, template=template)
+    config = llava_config(path)
+    return prepare_processor(load_processor(path), config, image_aspect=image_aspect, template=template)
 
 
 def training_model(args: ModelConfig) -> LlavaForConditionalGeneration:

@@ -1,11 +1,12 @@
 """What happens beside the training steps: lines printed once at the start, and the collator's epoch."""
 
+from itertools import islice
 from typing import Any
 
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
-from hf_llava_vqa.collate import VqaCollator
+from hf_llava_vqa.collate import VqaCollator, as_record
 from hf_llava_vqa.models.adapters import trained_parameters_line
 from hf_llava_vqa.training.config import VqaConfig
 
@@ -21,7 +22,12 @@ class CollatorEpoch(TrainerCallback):
 
 
 class StartUpReport(TrainerCallback):
-    """Print, once on rank 0, what is trained and what one optimizer step reads."""
+    """Print, once on rank 0, what is trained and what one optimizer step reads, judged by the first rows."""
+
+    sample = 256  # rows
+
+    def __init__(self, collator: VqaCollator) -> None:
+        self.collator = collator
 
     def on_train_begin(
         self,
@@ -34,13 +40,12 @@ class StartUpReport(TrainerCallback):
     ) -> None:
         if not state.is_world_process_zero:
             return
+        records = [as_record(row) for row in islice(train_dataloader.dataset, self.sample)]
         rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-        line = f"one optimizer step: {rows} images"
-        dataset = train_dataloader.dataset
-        if hasattr(dataset, "with_format") and hasattr(dataset, "__len__"):
-            line += f" of {len(dataset)}"
-            counts = dataset.select_columns(["dialogues"])["dialogues"]
-            per_image = sum(map(len, counts)) / len(dataset)
-            line += f", about {rows * per_image:.1f} questions"
+        share = rows / len(records)
+        images = sum(len(record["images"]) for record in records) * share
+        questions = sum(len(record["dialogues"]) for record in records) * share
+        tokens = sum(map(self.collator.count_tokens, records)) * share
         tqdm.write(trained_parameters_line(model))  # not print: a progress bar is on the line
-        tqdm.write(f"{line}; {state.max_steps} steps")
+        reads = f"about {images:.0f} images, {questions:.0f} questions, {tokens:,.0f} tokens"
+        tqdm.write(f"one optimizer step: {rows} rows, {reads}")

@@ -1,5 +1,6 @@
 """What a recipe can be told: `DataArguments`, `VqaConfig` on top of TRL's `SFTConfig`, and TRL's `ModelConfig`."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,9 +103,19 @@ def parse_recipe_args(args: Sequence[str] | None = None) -> tuple[DataArguments,
     try:
         data_args, config, model_args = TrlParser((DataArguments, VqaConfig, ModelConfig)).parse_args_and_config(args)
     except (ValueError, ImportError, FileNotFoundError) as error:
-        raise ConfigError(" ".join(str(error).split())) from error
+        raise ConfigError(_in_our_words(" ".join(str(error).split()))) from error
     check_run(data_args, config, model_args)
     return data_args, config, model_args
+
+
+def _in_our_words(message: str) -> str:
+    """Name unknown keys and flags as the user wrote them; other messages of the parser are clear as they are."""
+    unknown = ", ".join(re.findall(r"'--(\w+)'", message))
+    if message.startswith("Unknown arguments from config file"):
+        return f"the --config file has unknown keys: {unknown}; --help lists the known ones"
+    if message.startswith("Some specified arguments are not used"):
+        return f"unknown flags: {unknown}; --help lists the known ones"
+    return message
 
 
 def check_run(data_args: DataArguments, config: VqaConfig, model_args: ModelConfig) -> None:

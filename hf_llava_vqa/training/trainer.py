@@ -96,7 +96,7 @@ class VqaTrainer(SFTTrainer):
         if not any(parameter.requires_grad for parameter in tower.parameters()):
             run_without_autograd(tower)
         self.add_callback(CollatorEpoch(collator))
-        self.add_callback(StartUpReport())
+        self.add_callback(StartUpReport(collator))
 
     def _set_signature_columns_if_needed(self) -> None:
         if self._signature_columns is None:

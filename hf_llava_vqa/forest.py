@@ -271,7 +271,7 @@ def pad_rows(rows: Sequence[Row], pad_token_id: int, length: int | None = None) 
     """
     length = max(len(row) for row in rows) if length is None else length
     shape = (len(rows), length)
-    batch = {
+    batch: dict[str, np.ndarray] = {
         "input_ids": np.full(shape, pad_token_id, np.int64),
         "position_ids": np.zeros(shape, np.int64),
         "subtree_end": np.tile(np.arange(1, length + 1), (len(rows), 1)),

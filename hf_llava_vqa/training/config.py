@@ -68,6 +68,7 @@ class VqaConfig(SFTConfig):
     )
     eval_max_new_tokens: int = field(default=32, metadata={"help": "Longest answer in tokens during evaluation."})
     max_length: int | None = field(default=None, metadata={"help": "Longest path in tokens; longer ones are refused."})
+    bf16: bool | None = field(default=None, metadata={"help": "bfloat16; by default where a GPU has it."})
     ddp_find_unused_parameters: bool | None = field(
         default=False, metadata={"help": "Off: every batch reaches every trained parameter."}
     )

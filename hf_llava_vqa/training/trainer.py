@@ -11,7 +11,6 @@ It overrides, each for one reason:
 """
 
 import time
-from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,7 +18,7 @@ from typing import Any, ClassVar
 import torch
 from accelerate.utils import gather_object
 from datasets import Dataset, IterableDataset
-from peft import PeftConfig
+from peft import PeftConfig, PeftModel
 from torch.utils.data import DataLoader
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput
@@ -62,6 +61,7 @@ class VqaTrainer(SFTTrainer):
             that DoRA cannot scale.
     """
 
+    _signature_columns: list[str] | None
     _tag_names: ClassVar[list[str]] = ["trl", "sft", "llava", "visual-question-answering"]
 
     def __init__(
@@ -158,7 +158,8 @@ class VqaTrainer(SFTTrainer):
         output.metrics.update(self._answer_and_score(dataloader.dataset, metric_key_prefix))
         return output
 
-    def _answer_and_score(self, records: Iterable[dict[str, Any]], prefix: str) -> dict[str, float]:
+    def _answer_and_score(self, records: Any, prefix: str) -> dict[str, float]:
+        """Metrics of an iterable of records; none for rows without questions to score."""
         asked = [(r, d) for r, d in questions(r for r in records if "dialogues" in r) if d["answers"]]
         if not asked:
             return {}
@@ -239,6 +240,6 @@ def training_collator(args: VqaConfig, processor: LlavaProcessor) -> VqaCollator
     )
 
 
-def _vision_tower(model: torch.nn.Module) -> torch.nn.Module:
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+def _vision_tower(model: LlavaForConditionalGeneration | PeftModel) -> torch.nn.Module:
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
     return base.model.vision_tower

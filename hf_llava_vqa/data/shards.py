@@ -3,9 +3,9 @@
     FOLDER/manifest.json
     FOLDER/data/train-00000-of-00041.parquet ...
 
-A shard gets its name when it is complete, and the manifest is written last: what it lists is whole. Rows are put in
-an order of their own, by the SHA-256 of seed and image id. So neighbours are unrelated, and the order depends neither
-on the order of the source nor on the version of a random generator.
+A shard gets its name when it is complete, and a split enters the manifest last: what is listed is whole. Rows are
+put in an order of their own, by the SHA-256 of seed and image id: neighbours are unrelated, and the order depends
+neither on the order of the source nor on the version of a random generator.
 """
 
 import glob
@@ -32,7 +32,7 @@ MANIFEST = "manifest.json"
 VIRTUAL_READERS = 64
 """How many parts a stream of the set is dealt to; ranks times loader workers should divide it."""
 
-_MANIFEST_KEYS = ("schema_version", "source", "seed", "splits", "virtual_readers")
+_MANIFEST_KEYS = ("schema_version", "source", "splits", "virtual_readers", "seed")
 _AGAIN = "copy the folder again, or prepare it again with scripts/prepare_data.py"
 
 Record = dict[str, Any]
@@ -68,11 +68,9 @@ def write_shards(
         ConfigError: a split that cannot be named so or is there already, or another seed than the folder's.
     """
     folder = Path(folder)
-    manifest = _manifest_to_extend(folder, split, seed)
     rows = _undecoded(records) if isinstance(records, Dataset) else list(records)
     order = _shuffled(rows, seed)
-    _clear_leftovers(folder, split)
-
+    manifest = _open_folder(folder, split, seed)
     tally = _Tally(source=manifest["source"])
     bar = tqdm(order, desc=f"writing {split}", unit="image", disable=None if progress else True)
     embedded = (_embed(rows[index], tally) for index in bar)
@@ -105,7 +103,8 @@ def read_shards(folder: str | Path, *, split: str | None = None, streaming: bool
     if split is None and len(splits) == 1:
         (split,) = splits
     if split not in splits:
-        raise ConfigError(f"{folder} has no split {split!r}; there are {', '.join(splits)}")
+        there = f"there are {', '.join(splits)}" if splits else "it is empty, as preparing it did not finish"
+        raise ConfigError(f"{folder} has no split {split!r}; {there}")
     files = [_checked_shard(folder, shard) for shard in splits[split]["shards"]]
     return load_dataset(
         "parquet",
@@ -181,9 +180,8 @@ def _write_shard(path: Path, rows: Iterator[Record], row_group_size: int) -> dic
     unfinished = path.with_name(path.name + ".incomplete")
     schema = FEATURES.arrow_schema
     count = 0
-    # Photos are compressed already; the page index lets readers skip to a row.
-    plain = {"compression": {"images.list.element.bytes": "none"}, "use_dictionary": False}
-    with pq.ParquetWriter(unfinished, schema, write_page_index=True, **plain) as writer:
+    # No dictionary, since no two photos are the same; the page index lets readers skip to a row.
+    with pq.ParquetWriter(unfinished, schema, use_dictionary=False, write_page_index=True) as writer:
         while group := list(islice(rows, row_group_size)):
             writer.write_table(pa.Table.from_pylist(group, schema=schema))
             count += len(group)
@@ -195,29 +193,26 @@ def _write_shard(path: Path, rows: Iterator[Record], row_group_size: int) -> dic
     return {"rows": count, "bytes": size, "sha256": digest}
 
 
-def _clear_leftovers(folder: Path, split: str) -> None:
-    """Remove what an interrupted run left: shards that no manifest lists."""
-    (folder / "data").mkdir(parents=True, exist_ok=True)
-    for leftover in (folder / "data").glob(f"{split}-*.parquet*"):
-        leftover.unlink()
-
-
-def _manifest_to_extend(folder: Path, split: str, seed: int) -> dict[str, Any]:
+def _open_folder(folder: Path, split: str, seed: int) -> dict[str, Any]:
+    """Make the folder ready for a new split: check what it holds and remove what an interrupted run left."""
     if not re.fullmatch(r"\w+", split, re.ASCII):
         raise ConfigError(f"split {split!r}: use letters, digits and underscores, as in train")
-    if not (folder / MANIFEST).exists():
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "source": None,
-            "seed": seed,
-            "virtual_readers": VIRTUAL_READERS,
-            "splits": {},
-        }
-    manifest = _read_manifest(folder)
+    present = sorted((folder / "data").glob(f"{split}-*.parquet*"))
+    if (folder / MANIFEST).exists():
+        manifest = _read_manifest(folder)
+    elif present:
+        raise ConfigError(f"{present[0]} is there already, without a {MANIFEST}; choose an empty folder")
+    else:
+        manifest = {"schema_version": SCHEMA_VERSION, "source": None, "splits": {}}
+        manifest |= {"virtual_readers": VIRTUAL_READERS, "seed": seed}
     if split in manifest["splits"]:
         raise ConfigError(f"{folder} holds the split {split} already; delete the folder or choose another")
     if manifest["seed"] != seed:
         raise ConfigError(f"{folder} was prepared with seed {manifest['seed']}, not {seed}; use the same seed")
+    for leftover in present:
+        leftover.unlink()
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    _write_manifest(folder, manifest)
     return manifest
 
 

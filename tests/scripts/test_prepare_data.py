@@ -1,0 +1,103 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from hf_llava_vqa.data import load_records
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "prepare_data.py"
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A VizWiz folder with three training and two validation questions."""
+    root = tmp_path / "vizwiz"
+    for split, count in (("train", 3), ("val", 2)):
+        (root / split).mkdir(parents=True)
+        rows = []
+        for number in range(count):
+            name = f"VizWiz_{split}_{number:08d}.jpg"
+            Image.new("RGB", (8, 6), (number, 0, 0)).save(root / split / name)
+            rows.append(
+                {"image": name, "question": "What?", "answers": [{"answer": "cup", "answer_confidence": "yes"}] * 10}
+            )
+        (root / f"{split}.json").write_text(json.dumps(rows))
+    return root
+
+
+def prepare(*arguments, home):
+    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "HF_HOME": str(home)})
+
+
+def test_two_splits_are_written_and_summed_up(root, tmp_path):
+    out = tmp_path / "set"
+    done = prepare(
+        "vizwiz", "--root", root, "--split", "train", "val", "--out", out, "--rows_per_shard", 2, home=tmp_path / "home"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""  # not a terminal: no progress bar
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("train: 3 images, 3 questions, 30 answers in 2 files of ")
+    assert lines[1].startswith("val: 2 images, 2 questions, 20 answers in 1 file of ")
+    assert lines[2] == f"read it with: --source parquet --data_dir {out}"
+    assert not (tmp_path / "home").exists()
+    assert load_records("parquet", path=out, split="val", streaming=True).num_shards == 1
+    assert len(list(load_records("parquet", path=out, split="train", streaming=True))) == 3
+
+
+def test_files_named_one_by_one(root, tmp_path):
+    arguments = ["--annotations", root / "val.json", "--images", root / "val"]
+    done = prepare("vizwiz", *arguments, "--split", "val", "--out", tmp_path / "set", home=tmp_path / "home")
+    assert done.stdout.startswith("val: 2 images"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--split", "valid"], "error: vizwiz: split must be one of train, val, test, not 'valid'"),
+        (["--split", "train", "test"], "no test.json, Annotations/test.json or Annotations.zip holding it"),
+        (
+            ["--split", "train", "val", "--images", "a.zip"],
+            "error: --annotations and --images name the files of one split",
+        ),
+        (["--split", "train", "--annotations", "gone.json"], "error: gone.json: no such annotation file"),
+    ],
+)
+def test_mistakes_are_one_line_and_write_nothing(root, tmp_path, arguments, message):
+    done = prepare("vizwiz", "--root", root, *arguments, "--out", tmp_path / "set", home=tmp_path / "home")
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+    assert not (tmp_path / "set").exists()
+
+
+def test_a_broken_photo_is_one_line(root, tmp_path):
+    photo = root / "val" / "VizWiz_val_00000001.jpg"
+    photo.write_bytes(b"no photo")
+    done = prepare("vizwiz", "--root", root, "--split", "val", "--out", tmp_path / "set", home=tmp_path / "home")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: record 'VizWiz_val_00000001.jpg': {photo}: not an image of a known format")
+    assert done.stderr.count("\n") == 1
+
+
+def test_help_shows_an_example_and_every_source(tmp_path):
+    done = prepare("--help", home=tmp_path / "home")
+    assert done.returncode == 0
+    assert "python scripts/prepare_data.py vizwiz --root" in done.stdout
+    for word in ("vizwiz_competition", "easy_vqa", "--rows_per_shard", "--annotations"):
+        assert word in done.stdout
+
+
+def test_usage_mistakes_leave_no_trace(tmp_path):
+    for arguments in (["coco", "--split", "train", "--out", "x"], ["vizwiz", "--out", "x"]):
+        done = prepare(*arguments, home=tmp_path / "home")
+        assert done.returncode == 2
+        assert "Traceback" not in done.stderr
+    done = prepare("vizwiz", "--split", "train", "--out", "x", "--rows_per_shard", "0", home=tmp_path / "home")
+    assert "--rows_per_shard: 0 is not positive" in done.stderr

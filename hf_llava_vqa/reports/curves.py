@@ -76,6 +76,7 @@ def _draw(
             _draw_line(axes, points, label, color)
         axes.set_xlabel("optimizer step")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.margins(y=0.1)
         axes.set_ylim(bottom=0, top=1 if percent else None)
         if percent:
             axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, symbol=" %"))

@@ -13,7 +13,7 @@ On eight A100s, with the files as VizWiz publishes them:
 
 from itertools import islice
 
-from hf_llava_vqa.data import load_records
+from hf_llava_vqa.data import load_folder
 from hf_llava_vqa.errors import cli
 from hf_llava_vqa.models.adapters import lora_config
 from hf_llava_vqa.models.loading import training_model, training_processor
@@ -26,9 +26,9 @@ def main() -> None:
     data_args, config, model_args = parse_recipe_args()
 
     # Data first: a mistake there should cost seconds, not the time to load a model.
-    paths = data_args.reader_paths()
-    train = load_records(data_args.source, split=data_args.train_split, streaming=data_args.streaming, **paths)
-    held_out = load_records(data_args.source, split=data_args.eval_split, **paths) if data_args.eval_split else None
+    source, folder = data_args.source, data_args.data_dir
+    train = load_folder(source, folder, split=data_args.train_split, streaming=data_args.streaming)
+    held_out = load_folder(source, folder, split=data_args.eval_split) if data_args.eval_split else None
     if held_out is not None and data_args.eval_limit is not None:
         held_out = held_out.select(range(min(data_args.eval_limit, len(held_out))))
 
@@ -49,11 +49,11 @@ def main() -> None:
 
     trainer.save_model()
     trainer.save_state()
-    trainer.create_model_card(dataset_name=data_args.source)
+    trainer.create_model_card(dataset_name=source)
     if trainer.is_world_process_zero():
         save_training_recipe(trainer, config.output_dir)
     if config.push_to_hub:
-        trainer.push_to_hub(dataset_name=data_args.source)
+        trainer.push_to_hub(dataset_name=source)
 
 
 if __name__ == "__main__":

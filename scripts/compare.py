@@ -9,7 +9,7 @@ The evaluations are folders written by scripts/evaluate.py on one split.
 import argparse
 from pathlib import Path
 
-from hf_llava_vqa.data import load_records
+from hf_llava_vqa.data import load_folder
 from hf_llava_vqa.errors import cli
 from hf_llava_vqa.reports.comparison import read_evaluations, score_table, write_comparison_page
 
@@ -32,8 +32,7 @@ def main() -> None:
     evaluations = read_evaluations(args.evaluations, args.benchmark)
     print(score_table(evaluations))
     if args.page is not None:
-        paths = {"root": args.data} if args.data else {}
-        records = load_records(args.benchmark, split=evaluations[0].split, **paths)
+        records = load_folder(args.benchmark, args.data, split=evaluations[0].split)
         write_comparison_page(args.page, evaluations, records, title=args.title, run=args.run, examples=args.examples)
         print(f"look at it: {args.page}")
 

@@ -9,7 +9,7 @@ writes `predictions.jsonl` and `scores.json`; for a split without answers, the b
 import argparse
 from pathlib import Path
 
-from hf_llava_vqa.data import get_benchmark, load_records
+from hf_llava_vqa.data import get_benchmark, load_folder
 from hf_llava_vqa.errors import cli
 from hf_llava_vqa.generation import answer_questions, questions
 from hf_llava_vqa.models import load_model
@@ -30,7 +30,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--benchmark", default="vizwiz", help="which benchmark's files, prompt and metric (default: vizwiz)"
     )
-    parser.add_argument("--data", help="folder with the benchmark's files as published")
+    parser.add_argument("--data", help="folder with the benchmark's files as published, or prepared")
     parser.add_argument("--split", default="val", help="split to answer (default: val)")
     parser.add_argument("--limit", type=int, help="answer the first so many images only")
     parser.add_argument("--out", required=True, type=Path, help="folder for predictions and scores")
@@ -46,15 +46,14 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     benchmark = get_benchmark(args.benchmark)
-    paths = {"root": args.data} if args.data else {}
-    records = load_records(args.benchmark, split=args.split, **paths)
+    records = load_folder(args.benchmark, args.data, split=args.split)
     if args.limit is not None:
         records = records.select(range(min(args.limit, len(records))))
     asked = list(questions(records))
     args.out.mkdir(parents=True, exist_ok=True)
 
     if args.model == QUESTION_ONLY:
-        predictions = question_only_predictions(load_records(args.benchmark, split="train", **paths), records)
+        predictions = question_only_predictions(load_folder(args.benchmark, args.data, split="train"), records)
     else:
         model, processor = load_model(
             args.model, image_aspect=args.image_aspect, dtype=args.dtype, device_map=args.device

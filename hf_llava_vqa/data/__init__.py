@@ -3,13 +3,14 @@
 import importlib
 import inspect
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from datasets import Dataset, IterableDataset, NamedSplit
 
 from hf_llava_vqa.data.benchmark import Benchmark
-from hf_llava_vqa.data.shards import read_shards
+from hf_llava_vqa.data.shards import MANIFEST, read_shards
 from hf_llava_vqa.errors import ConfigError
 from hf_llava_vqa.records import UNDECODED_FEATURES
 
@@ -67,6 +68,20 @@ def load_records(
     table = pa.Table.from_pylist(list(benchmark.read(split, **paths)), schema=UNDECODED_FEATURES.arrow_schema)
     rows = Dataset(table, split=NamedSplit(split))
     return rows.to_iterable_dataset(num_shards=min(_STREAM_SHARDS, len(rows))) if streaming else rows
+
+
+def load_folder(
+    source: str, folder: str | Path | None, *, split: str | None, streaming: bool = False
+) -> Dataset | IterableDataset:
+    """Load a split from one folder, be it the source's files as published or a prepared set; recipes and scripts do.
+
+    Raises as `load_records`.
+    """
+    if folder is None:
+        return load_records(source, split=split, streaming=streaming)
+    if source == "parquet" or (Path(folder) / MANIFEST).is_file():
+        return load_records("parquet", split=split, streaming=streaming, path=folder)
+    return load_records(source, split=split, streaming=streaming, root=folder)
 
 
 def _check_paths(source: str, given: Iterable[str], allowed: Sequence[str]) -> None:

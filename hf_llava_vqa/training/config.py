@@ -23,19 +23,11 @@ class DataArguments:
     """Where the questions come from."""
 
     source: str = field(default="vizwiz", metadata={"help": "Reader: vizwiz, vizwiz_competition, easy_vqa or parquet."})
-    data_dir: str | None = field(
-        default=None, metadata={"help": "Folder with the files as published, or written by prepare_data.py."}
-    )
+    data_dir: str | None = field(default=None, metadata={"help": "Folder with the files as published, or prepared."})
     train_split: str = field(default="train", metadata={"help": "Split to train on."})
     eval_split: str | None = field(default=None, metadata={"help": "Split to evaluate on; none if not given."})
     eval_limit: int | None = field(default=None, metadata={"help": "Evaluate on the first so many images only."})
     streaming: bool = field(default=False, metadata={"help": "Read the training split as a stream; needs --max_steps."})
-
-    def reader_paths(self) -> dict[str, str]:
-        """The keyword under which the reader takes `data_dir`."""
-        if self.data_dir is None:
-            return {}
-        return {"path" if self.source == "parquet" else "root": self.data_dir}
 
 
 @dataclass

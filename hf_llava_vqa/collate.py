@@ -105,6 +105,8 @@ class VqaCollator:
     ) -> None:
         if mask not in ("dense", "compact"):
             raise ConfigError(f"mask is {mask!r}; use 'dense' or 'compact'")
+        if max_questions_per_row < 1:
+            raise ConfigError(f"max_questions_per_row is {max_questions_per_row}; it must be at least 1")
         weighted_answers([""], answer_target)  # an unknown target is an error now, not at the first batch
         self.processor = processor
         self.template = prompts.get_template(template).name

@@ -1,0 +1,74 @@
+"""Invented records that several tests share: dialogues about pictures of one colour each."""
+
+import io
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from datasets import Dataset
+from hypothesis import strategies as st
+from PIL import Image
+
+from hf_llava_vqa.records import UNDECODED_FEATURES, make_dialogue, make_record
+
+SIDE = 28  # pixels: what the tiny model reads
+QUESTIONS = ["What is this?", "What colour is the box?", "Is there a dog?", "How many bottles are there?", "Why?"]
+ANSWERS = ["yes", "no", "a red can", "Two bottles.", "two bottles", "unanswerable", "blue"]
+
+
+@cache
+def png(colour: tuple[int, int, int]) -> bytes:
+    """The file of a square picture that is all `colour`."""
+    file = io.BytesIO()
+    Image.new("RGB", (SIDE, SIDE), colour).save(file, "PNG")
+    return file.getvalue()
+
+
+def record(
+    name: str, dialogues: Sequence[dict[str, Any]], *, colours: Sequence[tuple[int, int, int]] = (), source: str = ""
+) -> dict[str, Any]:
+    """A record with one picture for each of `colours`."""
+    return make_record(image_id=name, dialogues=dialogues, images=map(png, colours), source=source)
+
+
+def question(name: str, text: str = "What is this?", answers: Sequence[str] = ("yes",)) -> dict[str, Any]:
+    """A dialogue of one question with human answers."""
+    return make_dialogue(id=name, question=text, answers=answers)
+
+
+def chain(name: str, *contents: str, answers: Sequence[str] = ()) -> dict[str, Any]:
+    """A dialogue of several turns, the user's and the assistant's in alternation."""
+    roles = ("user", "assistant")
+    turns = [{"role": roles[number % 2], "content": content} for number, content in enumerate(contents)]
+    return make_dialogue(id=name, turns=turns, answers=answers)
+
+
+def dataset(records: Sequence[dict[str, Any]]) -> Dataset:
+    """Records as `load_records` returns them."""
+    return Dataset.from_list(list(records), features=UNDECODED_FEATURES)
+
+
+def colour(number: int) -> tuple[int, int, int]:
+    """A colour of its own for each of 512 numbers."""
+    return 32 * (number % 8), 32 * (number // 8 % 8), 32 * (number // 64 % 8)
+
+
+@st.composite
+def records(
+    draw: st.DrawFn, *, max_records: int = 3, max_questions: int = 12, max_answers: int = 10
+) -> list[dict[str, Any]]:
+    """Records of 0-2 pictures, every picture in a colour of its own, with questions and chains below them."""
+    numbers = iter(draw(st.permutations(range(2 * max_records))))
+    text, answer = st.sampled_from(QUESTIONS), st.sampled_from(ANSWERS)
+    result = []
+    for name in map(str, range(draw(st.integers(1, max_records)))):
+        dialogues = []
+        for index in range(draw(st.integers(1, max_questions))):
+            earlier = draw(st.lists(st.tuples(text, answer), max_size=2))
+            turns = [content for pair in earlier for content in pair]
+            finished = bool(earlier) and draw(st.booleans())  # a dialogue of instruction data: no human answers
+            answers = [] if finished else draw(st.lists(answer, min_size=1, max_size=max_answers))
+            dialogues.append(chain(f"{name}.{index}", *turns, *([] if finished else [draw(text)]), answers=answers))
+        colours = [colour(1 + next(numbers)) for _ in range(draw(st.integers(0, 2)))]
+        result.append(record(name, dialogues, colours=colours))
+    return result

@@ -1,0 +1,267 @@
+"""Records to batches: what a batch holds, that pictures stay with their questions, and what is refused."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from examples import QUESTIONS, chain, colour, png, question, record, records
+from hypothesis import given, settings
+from PIL import Image
+from transformers import LlavaForConditionalGeneration, LlavaProcessor
+
+from hf_llava_vqa import prompts
+from hf_llava_vqa.collate import VqaCollator, as_record, image_tokens
+from hf_llava_vqa.errors import ConfigError, ImageError, PromptError, VqaError
+from hf_llava_vqa.images import open_image
+from hf_llava_vqa.models import load_model
+
+WIDTH = 4  # tokens of one image in the tiny model
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny_llava: Path) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
+    return load_model(str(tiny_llava))
+
+
+@pytest.fixture(scope="module")
+def processor(loaded: tuple[LlavaForConditionalGeneration, LlavaProcessor]) -> LlavaProcessor:
+    return loaded[1]
+
+
+@pytest.fixture(scope="module")
+def collator(processor: LlavaProcessor) -> Callable[..., VqaCollator]:
+    return lambda **options: VqaCollator(processor, **options)
+
+
+def colour_of(pixels: torch.Tensor, processor: LlavaProcessor) -> tuple[int, ...]:
+    """The one colour of a processed picture [3, H, W], in 8 bits."""
+    stock = processor.image_processor
+    value = pixels.flatten(1).mean(1) * torch.tensor(stock.image_std) + torch.tensor(stock.image_mean)
+    assert pixels.flatten(1).std(1).max() < 1e-4
+    return tuple((value * 255).round().int().tolist())
+
+
+# Contents
+
+
+def test_a_question_with_several_answers_is_one_row(collator: Callable[..., VqaCollator], processor: Any) -> None:
+    row = record("r", [question("q", answers=["yes", "yes", "no"])], colours=[(255, 0, 0)])
+    batch = collator()([row])
+    assert batch.keys() == {"input_ids", "position_ids", "labels", "weights", "pixel_values", "attention_mask"}
+    length = batch["input_ids"].shape[1]
+    assert batch["attention_mask"].shape == (1, 1, length, length)
+    assert batch["attention_mask"].dtype == torch.bool
+    assert batch["pixel_values"].shape == (1, 3, 28, 28)
+    assert (batch["input_ids"] == processor.image_token_id).sum() == WIDTH == image_tokens(processor)
+    supervised = batch["labels"] != -100
+    assert processor.tokenizer.decode(batch["labels"][supervised]) == "yes</s> no</s>"
+    assert (batch["weights"] > 0).equal(supervised)
+    assert batch["weights"].unique().tolist() == pytest.approx([0, 1 / 3, 2 / 3])
+
+
+def test_compact_mask_is_the_same_trees(collator: Callable[..., VqaCollator]) -> None:
+    rows = [record("r", [question("a"), question("b", "Why?")], colours=[(9, 9, 9)])]
+    dense, compact = collator()(rows), collator(mask="compact")(rows)
+    index = torch.arange(dense["input_ids"].shape[1])
+    mask = (index <= index[:, None]) & (index[:, None] < compact["subtree_end"][0])
+    assert dense["attention_mask"][0, 0].equal(mask)
+    assert compact["dialogue_ids"] == [["a", "b"]]
+    assert "attention_mask" not in compact
+
+
+@pytest.mark.parametrize(
+    ("target", "texts"),
+    [("majority", "red</s>"), ("votes", "Blue.</s> red</s>"), ("credit", "Blue.</s> red</s>"), ("sample", "red</s>")],
+)
+def test_answer_target_decides_the_branches(
+    collator: Callable[..., VqaCollator], processor: Any, target: str, texts: str
+) -> None:
+    batch = collator(answer_target=target)([record("r", [question("q", answers=["Blue.", "red", "red"])])])
+    assert processor.tokenizer.decode(batch["labels"][batch["labels"] != -100]) == texts
+    assert batch["weights"][batch["labels"] == 2].sum() == pytest.approx(1)
+
+
+def test_sample_is_drawn_anew_each_epoch(collator: Callable[..., VqaCollator]) -> None:
+    sampling = collator(answer_target="sample")
+    row = record("r", [question("q", answers=QUESTIONS)])
+    drawn = set()
+    for sampling.epoch in range(20):
+        drawn.add(tuple(sampling([row])["labels"].flatten().tolist()))
+    assert len(drawn) == len(QUESTIONS)
+
+
+def test_instruction_comes_from_the_benchmark_unless_given(
+    collator: Callable[..., VqaCollator], processor: Any
+) -> None:
+    row = record("r", [question("q")], source="vizwiz", colours=[(1, 2, 3)])
+    by_source, by_hand = (collator(instruction=text)([row])["input_ids"][0] for text in (None, "Be brief."))
+    assert "What is this?\nWhen the provided information is insufficient" in processor.tokenizer.decode(by_source)
+    assert "What is this?\nBe brief. ASSISTANT: yes</s>" in processor.tokenizer.decode(by_hand)
+
+
+def test_count_tokens_is_the_size_of_the_rows(collator: Callable[..., VqaCollator]) -> None:
+    row = record("r", [question(str(n), f"Question {n}?") for n in range(5)], colours=[(1, 1, 1), (2, 2, 2)])
+    splitting = collator(max_questions_per_row=2)
+    batch = splitting([row])
+    assert splitting.count_tokens(row) == int((batch["position_ids"] > 0).sum()) + 3  # position 0: the roots
+
+
+# Pictures
+
+
+@settings(max_examples=25)
+@given(rows=records(max_questions=6, max_answers=3))
+def test_every_image_slot_receives_its_own_image(
+    loaded: tuple[LlavaForConditionalGeneration, LlavaProcessor], rows: list[dict[str, Any]]
+) -> None:
+    model, processor = loaded
+    batch = VqaCollator(processor, mask="compact", max_questions_per_row=2)(rows)
+    by_dialogue = {dialogue["id"]: row for row in rows for dialogue in row["dialogues"]}
+    embeddings = _embeddings(model, batch)
+    for number, names in enumerate(batch["dialogue_ids"]):
+        if not names:  # the padding tree
+            continue
+        (image_id,) = {by_dialogue[name]["image_id"] for name in names}  # no row mixes records
+        own = [open_image(image) for image in rows[int(image_id)]["images"]]
+        slots = embeddings[number][batch["input_ids"][number] == processor.image_token_id]
+        for slot, image in zip(slots.view(-1, WIDTH, slots.shape[-1]), own, strict=True):
+            pixels = processor.image_processor(image, return_tensors="pt")["pixel_values"]
+            torch.testing.assert_close(slot, model.get_image_features(pixel_values=pixels).pooler_output[0])
+
+
+@torch.no_grad()
+def _embeddings(model: LlavaForConditionalGeneration, batch: dict[str, Any]) -> torch.Tensor:
+    """What the language model reads, with the image features in place: [R, L, D]."""
+    seen = {}
+    hook = model.model.language_model.register_forward_pre_hook(
+        lambda _module, _args, kwargs: seen.update(kwargs), with_kwargs=True
+    )
+    with hook:
+        model(**{name: batch[name] for name in ("input_ids", "position_ids", "pixel_values")})
+    return seen["inputs_embeds"]
+
+
+@pytest.mark.parametrize("most", [1, 2, 16])
+def test_a_record_with_many_questions_is_split(collator: Callable[..., VqaCollator], processor: Any, most: int) -> None:
+    rows = [
+        record("a", [question(f"a{n}", f"Question {n}?") for n in range(5)], colours=[colour(1), colour(2)]),
+        record("b", [question("b0")], colours=[colour(3)]),
+    ]
+    batch = collator(mask="compact", max_questions_per_row=most)(rows)
+    assert [name for names in batch["dialogue_ids"] for name in names] == ["a0", "a1", "a2", "a3", "a4", "b0"]
+    assert max(map(len, batch["dialogue_ids"])) == min(most, 5)
+    pieces = len(batch["dialogue_ids"]) - 1
+    expected = [colour(1), colour(2)] * pieces + [colour(3)]
+    assert [colour_of(pixels, processor) for pixels in batch["pixel_values"]] == expected
+
+
+def test_a_batch_of_text_gets_a_padding_tree(
+    loaded: tuple[LlavaForConditionalGeneration, LlavaProcessor], collator: Callable[..., VqaCollator]
+) -> None:
+    model, processor = loaded
+    text_only = [record("r", [question("q")]), record("s", [chain("c", "Hello?", "Hi.")])]
+    batch = collator(mask="compact")(text_only)
+    assert batch["dialogue_ids"] == [["q"], ["c"], []]
+    assert batch["input_ids"][2, : 1 + WIDTH].tolist() == [1] + [processor.image_token_id] * WIDTH
+    assert (batch["labels"][2] == -100).all()
+    assert not batch["weights"][2].any()
+    assert not batch["pixel_values"].any()
+    dense = collator()(text_only)
+    weights = dense.pop("weights")
+    assert model(**dense).loss.isfinite()
+    assert weights.sum() > 0
+    mixed = collator(mask="compact")([*text_only, record("t", [question("p")], colours=[colour(5)])])
+    assert mixed["dialogue_ids"] == [["q"], ["c"], ["p"]]
+
+
+# TRL's rows
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": [{"role": "user", "content": "Why?"}], "completion": [{"role": "assistant", "content": "so"}]},
+        {"prompt": "Why?", "completion": "so"},
+        {"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "so"}]},
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Why?"}]},
+                {"role": "assistant", "content": [{"type": "text", "text": "so"}]},
+            ]
+        },
+    ],
+)
+@pytest.mark.parametrize("images", [{"image": 0}, {"images": 1}, {}])
+def test_trl_rows_are_trees_with_one_branch(
+    collator: Callable[..., VqaCollator], row: dict[str, Any], images: dict[str, int]
+) -> None:
+    picture = Image.new("RGB", (28, 28), colour(7))
+    pictures = {name: [picture] if several else picture for name, several in images.items()}
+    ours = record("r", [chain("c", "Why?", "so")], colours=[colour(7)] * len(images))
+    theirs, expected = collator()([{**row, **pictures}]), collator()([ours])
+    assert theirs.keys() == expected.keys()
+    for name, values in expected.items():
+        assert theirs[name].equal(values), name
+
+
+def test_our_records_are_left_alone() -> None:
+    ours = record("r", [question("q")])
+    assert as_record(ours) is ours
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("row", "error", "message"),
+    [
+        (record("r", [question("q", answers=[])]), PromptError, "has no answers to train on"),
+        (record("r", [question("q", answers=["yes", " "])]), PromptError, r"turn 1 \(assistant\) is empty"),
+        (record("r", [chain("q", "a", "b", "c", "", "d", answers=["e"])]), PromptError, "turn 3"),
+        (record("r", [question("q")], source="vqa9"), ConfigError, "unknown benchmark 'vqa9'"),
+    ],
+)
+def test_dialogues_that_cannot_be_trained_are_named(
+    collator: Callable[..., VqaCollator], row: dict[str, Any], error: type[VqaError], message: str
+) -> None:
+    with pytest.raises(error, match=f"r, dialogue q: {message}"):
+        collator()([record("fine", [question("f")]), row])
+
+
+def test_max_length_counts_images_in_full(collator: Callable[..., VqaCollator], processor: Any) -> None:
+    row = record("r", [question("q")], colours=[colour(1), colour(2)])
+    turns = [*prompts.question_turns(row["dialogues"][0]["turns"], images=2), {"role": "assistant", "content": "yes"}]
+    length = len(prompts.encode(turns, processor.tokenizer)[0]) + 2 * (WIDTH - 1)
+    assert collator(max_length=length)([row])["input_ids"].shape[1] == length
+    with pytest.raises(
+        PromptError, match=f"r, dialogue q: is {length} tokens long .* over max_length={length - 1}; raise"
+    ):
+        collator(max_length=length - 1)([row])
+
+
+def test_a_broken_picture_is_named(collator: Callable[..., VqaCollator], tmp_path: Path) -> None:
+    row = record("r", [question("q")], colours=[colour(1)])
+    row["images"] = [{"bytes": None, "path": str(tmp_path / "missing.jpg")}]
+    with pytest.raises(ImageError, match=r"missing\.jpg"):
+        collator()([row])
+    row["images"] = [{"bytes": png(colour(1))[:40], "path": None}]
+    with pytest.raises(ImageError):
+        collator()([row])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mask": "sparse"}, "mask is 'sparse'; use 'dense' or 'compact'"),
+        ({"answer_target": "best"}, "unknown answer_target 'best'"),
+        ({"template": "v9"}, "unknown template 'v9'"),
+        ({"max_questions_per_row": 0}, "max_questions_per_row is 0; it must be at least 1"),
+    ],
+)
+def test_options_are_checked_at_construction(
+    collator: Callable[..., VqaCollator], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(VqaError, match=message):
+        collator(**options)

@@ -8,11 +8,12 @@ import functools
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from .contractions import COMPETITION_CONTRACTIONS, VIZWIZ_CONTRACTIONS
+from .inputs import as_list, as_strings
 
 Answer = str | Mapping[str, str]
 
@@ -169,8 +170,8 @@ def plain_inputs(predictions: Any, references: Any) -> tuple[list[str], list[lis
     Raises:
         ValueError: an entry is not what `score` takes, or the lists are empty or differ in length.
     """
-    texts = _strings(predictions, "predictions")
-    rows = enumerate(_items(references, "references"))
+    texts = as_strings(predictions, "predictions")
+    rows = enumerate(as_list(references, "references"))
     answers = [_plain_answers(given, f"references[{row}]") for row, given in rows]
     if len(texts) != len(answers):
         raise ValueError(f"expected one reference for each prediction, got {len(answers)} for {len(texts)}")
@@ -178,26 +179,9 @@ def plain_inputs(predictions: Any, references: Any) -> tuple[list[str], list[lis
 
 
 def _plain_answers(answers: Any, place: str) -> list[str]:
-    items = _items(answers, place)
+    items = as_list(answers, place)
     texts = [item["answer"] if isinstance(item, dict) and "answer" in item else item for item in items]
-    return _strings(texts, place, expected="a string or a dict with a string under 'answer'")
-
-
-def _strings(values: Any, place: str, expected: str = "a string") -> list[str]:
-    texts = _items(values, place)
-    for row, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise ValueError(f"{place}[{row}]: expected {expected}, got {text!r:.60}")
-    return texts
-
-
-def _items(values: Any, place: str) -> list[Any]:
-    if isinstance(values, str | bytes | dict) or not isinstance(values, Iterable):
-        raise ValueError(f"{place}: expected a list, got {values!r:.60}")
-    items = list(values)
-    if not items:
-        raise ValueError(f"{place}: expected at least one entry, got an empty list")
-    return items
+    return as_strings(texts, place, expected="a string or a dict with a string under 'answer'")
 
 
 def _get_variant(name: str) -> Variant:
@@ -209,7 +193,7 @@ def _get_variant(name: str) -> Variant:
 def _mean_by_type(accuracies: Sequence[float], answer_types: Sequence[str] | None) -> dict[str, float]:
     if answer_types is None:
         return {}
-    types = _strings(answer_types, "answer_types")
+    types = as_strings(answer_types, "answer_types")
     if len(types) != len(accuracies):
         raise ValueError(f"expected one answer type for each prediction, got {len(types)} for {len(accuracies)}")
     by_type: defaultdict[str, list[float]] = defaultdict(list)

@@ -11,12 +11,14 @@ import evaluate
 
 from .answer_rules import VARIANTS, answer_accuracy, normalize_answer, plain_inputs, score
 from .contractions import VIZWIZ_CONTRACTIONS
+from .inputs import as_list
 
 __all__ = [
     "VARIANTS",
     "VIZWIZ_CONTRACTIONS",
     "VizWizAccuracy",
     "answer_accuracy",
+    "as_list",
     "normalize_answer",
     "score",
 ]

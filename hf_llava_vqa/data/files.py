@@ -55,7 +55,8 @@ class ImageArchive:
         candidates = self._members.get(name.rpartition("/")[2], [])
         fitting = [member for member in candidates if f"/{member}".endswith(f"/{name}")]
         if len(fitting) > 1:
-            raise RecordError(f"{self.place}: {name} could be {fitting[0]} or {fitting[1]}; unpack the right folder")
+            first, second = map(in_line, fitting[:2])
+            raise RecordError(f"{self.place}: {in_line(name)} could be {first} or {second}; unpack the right folder")
         return zip_path(self.place, fitting[0]) if fitting else None
 
 
@@ -160,3 +161,8 @@ def _read_bytes(file: str) -> bytes:
 def kind_of(value: Any) -> str:
     """Name the JSON type of a value in plain words, for messages."""
     return _JSON_KINDS.get(type(value), "a number")
+
+
+def in_line(name: str) -> str:
+    """Return a name from a file as messages show it: quoted where it would break the line."""
+    return name if name.isprintable() else repr(name)

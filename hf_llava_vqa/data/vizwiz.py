@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hf_llava_vqa.data.benchmark import Benchmark, Prediction
-from hf_llava_vqa.data.files import ImageStore, find_source, kind_of, read_json
+from hf_llava_vqa.data.files import ImageStore, find_source, in_line, kind_of, read_json
 from hf_llava_vqa.errors import ImageError, RecordError
 from hf_llava_vqa.records import make_dialogue, make_record
 
@@ -156,9 +156,8 @@ def _check_stems(grouped: Mapping[str, list[LabelledRow]], file: str) -> None:
     for name, entries in grouped.items():
         other = names.setdefault(_stem(name), name)
         if other != name:
-            raise RecordError(
-                f"{file}, row {entries[0][0]}: {name} and {other} differ in their suffix only; rename one"
-            )
+            both = f"{in_line(name)} and {in_line(other)}"
+            raise RecordError(f"{file}, row {entries[0][0]}: {both} differ in their suffix only; rename one")
 
 
 def _locate_all(grouped: Mapping[str, list[LabelledRow]], store: ImageStore, file: str) -> dict[str, str]:
@@ -175,7 +174,7 @@ def _locate_all(grouped: Mapping[str, list[LabelledRow]], store: ImageStore, fil
             paths[name] = path
     if missing:
         raise RecordError(
-            f"{file}, row {grouped[missing[0]][0][0]}: image {missing[0]} is not in {store.place} "
+            f"{file}, row {grouped[missing[0]][0][0]}: image {in_line(missing[0])} is not in {store.place} "
             f"({len(missing)} of {len(grouped)} images are missing); add them, or name their place as images"
         )
     return paths

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hf_llava_vqa.data.benchmark import Benchmark, Prediction
-from hf_llava_vqa.data.files import find_source, kind_of, read_json
+from hf_llava_vqa.data.files import find_source, in_line, kind_of, read_json
 from hf_llava_vqa.data.vizwiz import INSTRUCTION, LabelledRow, check_predictions, group_rows
 from hf_llava_vqa.errors import RecordError
 
@@ -39,19 +39,23 @@ def _rows(file: str) -> Iterator[LabelledRow]:
     for name in dict.fromkeys(["image", "question", *columns]):
         if not isinstance(columns.get(name), dict):
             found = kind_of(columns[name]) if name in columns else "nothing"
-            raise RecordError(f"{file}: column {name} must be an object, found {found}; expected {COLUMNS_SHAPE}")
+            raise RecordError(
+                f"{file}: column {in_line(name)} must be an object, found {found}; expected {COLUMNS_SHAPE}"
+            )
         _check_index(file, name, columns[name], columns["image"])
     if not columns["image"]:
         raise RecordError(f"{file}: there are no rows; download it again")
     for label in columns["image"]:
-        yield label, {name: column[label] for name, column in columns.items()}
+        yield in_line(label), {name: column[label] for name, column in columns.items()}
 
 
 def _check_index(file: str, name: str, column: dict[str, Any], images: dict[str, Any]) -> None:
     for label in images.keys() - column.keys():
-        raise RecordError(f"{file}, row {label}: column {name} has no such row; expected {COLUMNS_SHAPE}")
+        raise RecordError(
+            f"{file}, row {in_line(label)}: column {in_line(name)} has no such row; expected {COLUMNS_SHAPE}"
+        )
     for label in column.keys() - images.keys():
-        raise RecordError(f"{file}, row {label}: column image has no such row; expected {COLUMNS_SHAPE}")
+        raise RecordError(f"{file}, row {in_line(label)}: column image has no such row; expected {COLUMNS_SHAPE}")
 
 
 def submit(predictions: Sequence[Prediction], path: Path) -> None:

@@ -314,6 +314,17 @@ def test_missing_images_are_counted_before_the_first_record(vizwiz_root, zipped)
     assert f"is not in {place} (2 of 5 images are missing); add them" in message
 
 
+def test_odd_names_are_read_and_shown_in_one_line(vizwiz_root):
+    rows = rows_of(vizwiz_root)
+    rows[0]["image"] = "Screenshot 3.00\u202fPM.png"
+    rows[1]["image"] = "two\nlines.jpg"
+    write_rows(vizwiz_root, rows)
+    (vizwiz_root / "train" / rows[0]["image"]).touch()
+    assert "row 1: image 'two\\nlines.jpg' is not in" in refused(vizwiz_root)
+    (vizwiz_root / "train" / rows[1]["image"]).touch()
+    assert [record["image_id"] for record in read("train", root=vizwiz_root)] == [row["image"] for row in rows]
+
+
 @pytest.mark.parametrize("name", [".", "/", "../secret.jpg", "/etc/hostname", "train/../../secret.jpg", "a\0.jpg"])
 def test_images_outside_the_folder_are_refused(vizwiz_root, name):
     (vizwiz_root / "secret.jpg").touch()

@@ -181,7 +181,7 @@ class VqaTrainer(SFTTrainer):
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         padded = asked + asked[: -len(asked) % world]
         mine = [{**record, "dialogues": [dialogue]} for record, dialogue in islice(padded, rank, None, world)]
-        with self.compute_loss_context_manager():
+        with self.accelerator.autocast():  # `generate` goes past the forward that accelerate wrapped
             answered = answer_questions(
                 self.accelerator.unwrap_model(self.model),
                 self.processing_class,

@@ -1,8 +1,7 @@
-"""Checking what a metric is given. Every function returns a new list; a `ValueError` names the place and what was
-expected there. No rules of any scorer.
+"""Checking what a metric is given. Every function returns a list and changes nothing; a `ValueError` names the place
+and what was expected there. No rules of any scorer.
 """
 
-import math
 from collections.abc import Collection, Iterable
 from numbers import Real
 from typing import Any
@@ -10,12 +9,13 @@ from typing import Any
 
 def as_list(values: Any, place: str) -> list[Any]:
     """Return the entries of any iterable but a string or a mapping; there must be at least one."""
-    if isinstance(values, str | bytes | dict) or not isinstance(values, Iterable):
-        raise ValueError(f"{place}: expected a list, got {values!r:.60}")
-    items = list(values)
-    if not items:
+    if not isinstance(values, list):
+        if isinstance(values, str | bytes | dict) or not isinstance(values, Iterable):
+            raise ValueError(f"{place}: expected a list, got {values!r:.60}")
+        values = list(values)
+    if not values:
         raise ValueError(f"{place}: expected at least one entry, got an empty list")
-    return items
+    return values
 
 
 def as_strings(values: Any, place: str, expected: str = "a string") -> list[str]:
@@ -40,7 +40,7 @@ def as_fractions(values: Any, place: str) -> list[float]:
     """Return a list of numbers from 0 to 1."""
     numbers = as_list(values, place)
     for row, number in enumerate(numbers):
-        if not isinstance(number, Real) or math.isnan(number) or not 0 <= number <= 1:
+        if not (isinstance(number, Real) and 0 <= float(number) <= 1):
             raise ValueError(f"{place}[{row}]: expected a number from 0 to 1, got {number!r:.60}")
     return [float(number) for number in numbers]
 
@@ -51,7 +51,7 @@ def as_ids(values: Any, place: str) -> list[str]:
     first_row: dict[str, int] = {}
     for row, id in enumerate(as_strings(ids, place, expected="a string or a whole number")):
         if id in first_row:
-            raise ValueError(f"{place}[{row}]: expected ids that differ, got {id!r:.60} again after {first_row[id]}")
+            raise ValueError(f"{place}[{row}]: expected ids that differ, got {id!r:.60} as at {first_row[id]}")
         first_row[id] = row
     return ids
 

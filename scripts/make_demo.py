@@ -13,6 +13,8 @@ trains the tiny LLaVA that the demo fine-tunes, on one core; the repository carr
 import argparse
 from pathlib import Path
 
+import torch
+
 from hf_llava_vqa.data import get_benchmark, load_records
 from hf_llava_vqa.demo.base import BaseConfig, make_base
 from hf_llava_vqa.demo.data import DemoData, write_vizwiz_demo
@@ -57,6 +59,7 @@ def main() -> None:
     if args.what == "data":
         make_data(folder, args)
     else:
+        torch.set_num_threads(1)  # sums in one order: the same seed gives the same base
         make_base(folder, BaseConfig(), seed=args.seed)
     print(f"written to {folder}")
 

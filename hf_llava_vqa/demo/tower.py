@@ -5,8 +5,8 @@ shape, its colour and whether the picture is sharp; patch tokens also whether th
 answer are thrown away.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPVisionModel
 
+from hf_llava_vqa.demo.optimise import Log, Schedule, minimise
 from hf_llava_vqa.demo.pictures import COLORS, KINDS, Scene, blur, draw, vary
 
 CLIP_MEAN = np.array((0.48145466, 0.4578275, 0.40821073), np.float32)
@@ -24,12 +25,10 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class TowerConfig:
-    """How long and how fast."""
+    """Stage one: how many pictures."""
 
-    steps: int = 6000
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    warmup: int = 200
+    schedule: Schedule = field(default_factory=lambda: Schedule(steps=3000))
+    pictures: int = 32  # a step
     blurred: float = 0.2  # share of the pictures
 
 
@@ -75,34 +74,21 @@ def picture_batch(
     return chosen, is_blurred, values + 0.02 * noise
 
 
-def train_tower(
-    tower: CLIPVisionModel, scenes: Sequence[Scene], config: TowerConfig, *, seed: int, log: Callable[[dict], None]
-) -> None:
-    """Train `tower` in place; `log` gets a row now and then."""
-    rng = np.random.default_rng(seed)
-    torch.manual_seed(seed)
-    heads = Heads(tower.config.hidden_size)
-    parameters = [*tower.parameters(), *heads.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=0.01, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, config.learning_rate, config.steps, pct_start=config.warmup / config.steps, cycle_momentum=False
-    )
-    tower.train()
-    running = 0.0
-    for step in range(1, config.steps + 1):
-        chosen, is_blurred, values = picture_batch(scenes, config.batch_size, config.blurred, rng)
+def train_tower(tower: CLIPVisionModel, scenes: Sequence[Scene], config: TowerConfig, *, seed: int, log: Log) -> None:
+    """Train `tower` in place on varied `scenes`."""
+    rng = np.random.default_rng([seed, 1])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        heads = Heads(tower.config.hidden_size)
+
+    def loss() -> Tensor:
+        chosen, is_blurred, values = picture_batch(scenes, config.pictures, config.blurred, rng)
         output = tower(values, output_hidden_states=True)
         targets = tower_targets(chosen, is_blurred, tower.config.patch_size)
-        loss = heads.loss(output.hidden_states[-2][:, 1:], output.pooler_output, targets)
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-        running += loss.item()
-        if step % 100 == 0:
-            log({"stage": "tower", "step": step, "loss": round(running / 100, 5)})
-            running = 0.0
+        return heads.loss(output.hidden_states[-2][:, 1:], output.pooler_output, targets)
+
+    tower.train()
+    minimise([*tower.parameters(), *heads.parameters()], loss, config.schedule, log)
     tower.eval()
 
 

@@ -1,0 +1,1 @@
+"""POPE. `pope_rules` holds the plain functions; only `pope` imports `evaluate`."""

@@ -1,0 +1,1 @@
+"""ScienceQA. `scienceqa_rules` holds the plain functions; only `scienceqa` imports `evaluate`."""

@@ -1,0 +1,55 @@
+"""The `evaluate` module of ScienceQA; the rules themselves are plain functions in `scienceqa_rules`.
+
+`evaluate.load` copies this file and the siblings it names itself, found line by line: hence one import a line and no
+comment behind it.
+"""
+
+import json
+from typing import Any
+
+import datasets
+import evaluate
+
+from .rows import pair
+from .scienceqa_rules import VARIANTS, parse_llava, read_reference, score
+
+__all__ = ["VARIANTS", "ScienceQA", "parse_llava", "score"]
+
+_DESCRIPTION = "Accuracy on ScienceQA's multiple-choice questions, with LLaVA's reading of an answer."
+_CITATION = """\
+@inproceedings{lu2022learn,
+  title={Learn to Explain: Multimodal Reasoning via Thought Chains for Science Question Answering},
+  author={Lu, Pan and Mishra, Swaroop and Xia, Tony and Qiu, Liang and Chang, Kai-Wei and Zhu, Song-Chun and
+          Tafjord, Oyvind and Clark, Peter and Kalyan, Ashwin},
+  booktitle={NeurIPS},
+  year={2022}
+}"""
+
+
+class ScienceQA(evaluate.Metric):
+    """`compute(predictions=, references=, variant=)`; see `score`."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        string = datasets.Value("string")
+        return evaluate.MetricInfo(
+            description=_DESCRIPTION,
+            citation=_CITATION,
+            inputs_description=score.__doc__,
+            features=datasets.Features({"predictions": string, "references": string}),
+        )
+
+    def add_batch(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> None:
+        """Add predictions with their references, as `score` takes them.
+
+        `evaluate` checks the first row only, and there refuses a field without a value: so every row is checked
+        here, and references are stored as JSON.
+        """
+        texts, rows = pair(predictions, references, read_reference)
+        super().add_batch(predictions=texts, references=[json.dumps(row) for row in rows], **kwargs)
+
+    def add(self, *, prediction: Any = None, reference: Any = None, **kwargs: Any) -> None:
+        """Add one prediction with its reference."""
+        self.add_batch(predictions=[prediction], references=[reference], **kwargs)
+
+    def _compute(self, predictions: list[str], references: list[str], **options: Any) -> dict[str, Any]:
+        return score(predictions, [json.loads(row) for row in references], **options)

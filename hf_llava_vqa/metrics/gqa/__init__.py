@@ -1,0 +1,1 @@
+"""GQA. `gqa_rules` holds the plain functions; only `gqa` imports `evaluate`."""

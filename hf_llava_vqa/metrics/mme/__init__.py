@@ -1,0 +1,1 @@
+"""MME. `mme_rules` holds the plain functions; only `mme` imports `evaluate`."""

@@ -1,0 +1,1 @@
+"""SEED-Bench. `seed_rules` holds the plain functions; only `seed` imports `evaluate`."""

@@ -1,0 +1,1 @@
+"""MMBench. `mmbench_rules` holds the plain functions; only `mmbench` imports `evaluate`."""

@@ -256,7 +256,7 @@ def test_bad_input_is_one_line_with_the_place(arguments, message):
 
 
 def test_unknown_metric_lists_those_there_are():
-    with pytest.raises(ValueError, match="no metric named 'vizwiz'; there is: .*vizwiz_accuracy"):
+    with pytest.raises(ValueError, match=r"no metric named 'vizwiz'; there is: .*vizwiz_accuracy"):
         metric_path("vizwiz")
 
 

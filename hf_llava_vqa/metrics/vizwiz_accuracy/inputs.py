@@ -3,7 +3,6 @@ and what was expected there. No rules of any scorer.
 """
 
 from collections.abc import Collection, Iterable
-from numbers import Real
 from typing import Any
 
 
@@ -34,26 +33,6 @@ def as_labels(values: Any, place: str, allowed: Collection[str]) -> list[str]:
         if label not in allowed:
             raise ValueError(f"{place}[{row}]: expected one of {', '.join(allowed)}, got {label!r:.60}")
     return labels
-
-
-def as_fractions(values: Any, place: str) -> list[float]:
-    """Return a list of numbers from 0 to 1."""
-    numbers = as_list(values, place)
-    for row, number in enumerate(numbers):
-        if not (isinstance(number, Real) and 0 <= float(number) <= 1):
-            raise ValueError(f"{place}[{row}]: expected a number from 0 to 1, got {number!r:.60}")
-    return [float(number) for number in numbers]
-
-
-def as_ids(values: Any, place: str) -> list[str]:
-    """Return a list of strings in which none occurs twice; whole numbers are taken as strings."""
-    ids = [str(value) if type(value) is int else value for value in as_list(values, place)]
-    first_row: dict[str, int] = {}
-    for row, id in enumerate(as_strings(ids, place, expected="a string or a whole number")):
-        if id in first_row:
-            raise ValueError(f"{place}[{row}]: expected ids that differ, got {id!r:.60} as at {first_row[id]}")
-        first_row[id] = row
-    return ids
 
 
 def check_lengths(**lists: Collection[Any]) -> None:

@@ -1,0 +1,1 @@
+"""Answerability. `answerability_rules` holds the plain functions; only `answerability` imports `evaluate`."""

@@ -14,7 +14,7 @@ from transformers import LlavaProcessor
 from hf_llava_vqa import forest, prompts
 from hf_llava_vqa.answers import weighted_answers
 from hf_llava_vqa.data import get_benchmark
-from hf_llava_vqa.errors import ConfigError, PromptError, VqaError
+from hf_llava_vqa.errors import ConfigError, ImageError, PromptError, VqaError
 from hf_llava_vqa.images import open_image
 
 Batch = dict[str, Any]
@@ -28,12 +28,19 @@ def image_tokens(processor: LlavaProcessor) -> int:
     return patches + processor.num_additional_image_tokens - dropped
 
 
-def pixel_values(images: Sequence[Any], processor: LlavaProcessor) -> torch.Tensor:
-    """Open images and process them: `[I, 3, H, W]` float32, one entry per image, in order."""
-    if not images:
+def pixel_values(record: dict[str, Any], processor: LlavaProcessor) -> torch.Tensor:
+    """Open a record's images and process them: `[I, 3, H, W]` float32, in order; `[0, 3, H, W]` without any.
+
+    Raises:
+        ImageError: naming the record whose image cannot be opened.
+    """
+    if not record["images"]:
         crop = processor.image_processor.crop_size
         return torch.zeros(0, 3, crop["height"], crop["width"])
-    opened = [open_image(image) for image in images]
+    try:
+        opened = [open_image(image) for image in record["images"]]
+    except ImageError as error:
+        raise ImageError(f"{record['image_id']}: {error}") from error
     return processor.image_processor(opened, return_tensors="pt")["pixel_values"]
 
 
@@ -122,19 +129,20 @@ class VqaCollator:
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> Batch:
         trees: list[forest.Tree] = []
-        images: list[list[Any]] = []  # the pictures of each tree, in the order of its slots
+        pixels: list[torch.Tensor] = []  # the pictures of each tree, in the order of its slots
         dialogue_ids: list[list[str]] = []
         for record in map(as_record, rows):
+            pictures = pixel_values(record, self.processor)
             for dialogues in self._groups(record):
                 tree = self.tree(record, dialogues)
-                images.append([record["images"][k] for k in forest.image_order(tree, self.image_token_id)])
+                pixels.append(pictures[forest.image_order(tree, self.image_token_id)])
                 trees.append(forest.expand_images(tree, self.image_token_id, self.image_tokens))
                 dialogue_ids.append([dialogue["id"] for dialogue in dialogues])
-        if not any(images):
+        if not any(map(len, pixels)):
             trees.append(self._padding_tree())
-            images.append([])
+            pixels.append(pictures.new_zeros(1, *pictures.shape[1:]))
             dialogue_ids.append([])
-        return self._batch(trees, images, dialogue_ids)
+        return self._batch(trees, pixels, dialogue_ids)
 
     def tree(self, record: dict[str, Any], dialogues: Iterable[dict[str, Any]]) -> forest.Tree:
         """The tree of some dialogues of one record, image placeholders not yet expanded."""
@@ -189,13 +197,11 @@ class VqaCollator:
         ids = [self.processor.tokenizer.bos_token_id, self.image_token_id]
         return forest.expand_images(forest.merge([(ids, [False, False])]), self.image_token_id, self.image_tokens)
 
-    def _batch(self, trees: list[forest.Tree], images: list[list[Any]], dialogue_ids: list[list[str]]) -> Batch:
+    def _batch(self, trees: list[forest.Tree], pixels: list[torch.Tensor], dialogue_ids: list[list[str]]) -> Batch:
         rows = forest.lay_out(trees)
         arrays = forest.pad_rows(rows, self.processor.tokenizer.pad_token_id)
         batch: Batch = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in arrays.items()}
-        placed = [tree for row in rows for tree in row.trees]
-        pixels = pixel_values([image for tree in placed for image in images[tree]], self.processor)
-        batch["pixel_values"] = pixels if len(pixels) else pixels.new_zeros(1, *pixels.shape[1:])  # the padding tree's
+        batch["pixel_values"] = torch.cat([pixels[tree] for row in rows for tree in row.trees])
         if self.mask == "dense":
             batch["attention_mask"] = forest.attention_mask(batch.pop("subtree_end"))
         else:

@@ -44,7 +44,7 @@ def answer_questions(
         answer, in 0..1.
 
     Raises:
-        VqaError: naming the dialogue whose prompt cannot be built or whose image cannot be opened.
+        VqaError: naming the dialogue whose prompt cannot be built, or the record whose image cannot be opened.
     """
     pending = questions(records)
     while batch := list(islice(pending, batch_size)):
@@ -82,7 +82,7 @@ def _pixels(processor: LlavaProcessor, batch: Iterable[Question]) -> torch.Tenso
     opened: dict[int, torch.Tensor] = {}
     for record, _ in batch:
         if id(record) not in opened:
-            opened[id(record)] = pixel_values(record["images"], processor)
+            opened[id(record)] = pixel_values(record, processor)
     return torch.cat([opened[id(record)] for record, _ in batch])
 
 

@@ -1,7 +1,7 @@
 """Invented records that several tests share: dialogues about pictures of one colour each."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
@@ -25,7 +25,7 @@ def png(colour: tuple[int, int, int]) -> bytes:
 
 
 def record(
-    name: str, dialogues: Sequence[dict[str, Any]], *, colours: Sequence[tuple[int, int, int]] = (), source: str = ""
+    name: str, dialogues: Sequence[dict[str, Any]], *, colours: Iterable[tuple[int, int, int]] = (), source: str = ""
 ) -> dict[str, Any]:
     """A record with one picture for each of `colours`."""
     return make_record(image_id=name, dialogues=dialogues, images=map(png, colours), source=source)

@@ -55,7 +55,7 @@ def load(tiny_llava: Path) -> Load:
 
 # One batch: the loss and every gradient
 
-Sequence = tuple[list[int], list[bool], float, list[Any]]  # ids with images widened, flags, weight, pictures
+Sequence = tuple[list[int], list[bool], float, dict[str, Any]]  # ids with images widened, flags, weight, record
 
 
 def sequences(rows: list[dict[str, Any]], processor: LlavaProcessor) -> Iterator[Sequence]:
@@ -70,7 +70,7 @@ def sequences(rows: list[dict[str, Any]], processor: LlavaProcessor) -> Iterator
             for ending, weight in endings:
                 ids, flags = prompts.encode([*turns, *ending], processor.tokenizer)
                 copies = [WIDTH if token == processor.image_token_id else 1 for token in ids]
-                yield np.repeat(ids, copies).tolist(), np.repeat(flags, copies).tolist(), weight, row["images"]
+                yield np.repeat(ids, copies).tolist(), np.repeat(flags, copies).tolist(), weight, row
 
 
 def separate_loss(model: Llava, processor: LlavaProcessor, rows: list[dict[str, Any]]) -> torch.Tensor:
@@ -83,7 +83,7 @@ def separate_loss(model: Llava, processor: LlavaProcessor, rows: list[dict[str, 
         input_ids[number, : len(ids)] = torch.tensor(ids)
         attention_mask[number, : len(ids)] = 1
         weights[number, : len(ids)] = torch.tensor(flags) * weight
-    pixels = pixel_values([image for *_, images in paths for image in images], processor)
+    pixels = torch.cat([pixel_values(row, processor) for *_, row in paths])
     inputs = {"pixel_values": pixels} if len(pixels) else {}
     logits = model(input_ids=input_ids, attention_mask=attention_mask, **inputs).logits[:, :-1]
     nll = functional.cross_entropy(logits.transpose(1, 2), input_ids[:, 1:], reduction="none")

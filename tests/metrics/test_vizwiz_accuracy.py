@@ -3,7 +3,13 @@
 import copy
 import json
 import math
+import os
+import runpy
+import shutil
 import statistics
+import subprocess
+import sys
+import types
 from pathlib import Path
 
 import evaluate
@@ -260,37 +266,95 @@ def test_unknown_metric_lists_those_there_are():
         metric_path("vizwiz")
 
 
-@pytest.fixture(scope="module")
-def load_module(tmp_path_factory):
-    """Load the module as a stranger does: from another folder, copied into `evaluate`'s own cache."""
-    cache = tmp_path_factory.mktemp("evaluate")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(cache)
-        patch.setattr("evaluate.utils.file_utils.config.HF_MODULES_CACHE", str(cache / "modules"))
-        yield lambda: evaluate.load(metric_path("vizwiz_accuracy"), cache_dir=str(cache / "data"))
-
-
-def test_module_computes_what_score_does(load_module):
+def test_module_computes_what_score_does(load_metric):
     expected = score(PREDICTIONS, REFERENCES, "competition", TYPES, return_per_question=True)
     options = {"variant": "competition", "answer_types": TYPES, "return_per_question": True}
-    assert load_module().compute(predictions=PREDICTIONS, references=REFERENCES, **options) == expected
+    module = load_metric("vizwiz_accuracy")
+    assert module.compute(predictions=PREDICTIONS, references=REFERENCES, **options) == expected
 
 
-def test_module_takes_batches_and_single_rows_of_either_form(load_module):
-    module = load_module()
+def test_module_takes_batches_and_single_rows_of_either_form(load_metric):
+    module = load_metric("vizwiz_accuracy")
     module.add_batch(predictions=PREDICTIONS[:10], references=REFERENCES[:10])
     module.add(prediction="mug", reference=["mug"] * 10)
     expected = score([*PREDICTIONS[:10], "mug"], [*REFERENCES[:10], ["mug"] * 10])
     assert module.compute() == expected
 
 
-def test_module_refuses_what_evaluate_would_turn_into_strings(load_module):
+def test_module_refuses_what_evaluate_would_turn_into_strings(load_metric):
     with pytest.raises(ValueError, match=r"references\[1\]\[0\]: expected a string"):
-        load_module().compute(predictions=["a", "b"], references=[["a"], [3]])
+        load_metric("vizwiz_accuracy").compute(predictions=["a", "b"], references=[["a"], [3]])
 
 
-def test_module_can_be_used_again_after_an_error(load_module):
-    module = load_module()
+def test_module_can_be_used_again_after_an_error(load_metric):
+    module = load_metric("vizwiz_accuracy")
     with pytest.raises(ValueError, match="no variant"):
         module.compute(predictions=["mug"], references=[["mug"] * 10], variant="vqw")
     assert module.compute(predictions=["cup"], references=[["mug"] * 10])["accuracy"] == 0
+
+
+def test_modules_combine(load_metric):
+    module = load_metric("vizwiz_accuracy")
+    both = evaluate.combine({"first": module, "second": load_metric("vizwiz_accuracy")})
+    result = both.compute(predictions=["mug"], references=[["mug"] * 2 + ["cup"] * 8], variant="m4c")
+    assert (result["first_accuracy"], result["second_accuracy"], result["first_n"]) == (0.6, 0.6, 1)
+
+
+STRANGER = """
+import json, sys
+sys.modules["hf_llava_vqa"] = None
+import evaluate
+rows = [json.loads(line) for line in open(sys.argv[2], encoding="utf-8")]
+predictions, references = [[row[key] for row in rows] for key in ("prediction", "answers")]
+result = evaluate.load(sys.argv[1]).compute(predictions=predictions, references=references, variant="vqa")
+print(json.dumps(result))
+"""
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("script", ["", "vizwiz_accuracy.py"])
+def test_a_stranger_loads_a_copy_of_the_folder_or_its_script(tmp_path, script):
+    folder = tmp_path / "vizwiz_accuracy"
+    shutil.copytree(metric_path("vizwiz_accuracy"), folder, ignore=shutil.ignore_patterns("__pycache__"))
+    environment = os.environ | {"HF_HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-c", STRANGER, str(folder / script), str(GOLDEN / "accuracy.jsonl")]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == score(PREDICTIONS, REFERENCES, "vqa")
+
+
+PLAIN = """
+import sys
+sys.modules.update(dict.fromkeys(["evaluate", "datasets"]))
+from hf_llava_vqa.metrics.vizwiz_accuracy.answer_rules import score
+print(score(["mug"], [["mug"] * 10])["accuracy"])
+"""
+
+
+def test_plain_functions_need_no_evaluate(tmp_path):
+    done = subprocess.run([sys.executable, "-c", PLAIN], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("1.0\n", "")
+
+
+class Widgets(types.ModuleType):
+    """Stands for gradio, which tests do without: every widget is the arguments that it was made with."""
+
+    class Error(Exception):
+        def __init__(self, message, print_exception):
+            super().__init__(message)
+
+    def __getattr__(self, name):
+        return lambda **arguments: types.SimpleNamespace(**arguments)
+
+
+def test_the_space_shows_the_score_and_why(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "gradio", Widgets("gradio"))
+    monkeypatch.setattr("evaluate.utils.file_utils.config.HF_MODULES_CACHE", str(tmp_path))
+    page = runpy.run_path(str(Path(metric_path("vizwiz_accuracy")) / "app.py"))["page"]
+    prediction, answers, variant = page.inputs
+    assert variant.choices == list(VARIANTS)
+    rows = [["coke can", "coke can", "yes"]] * 2 + [["soda", "soda", "no"]] * 8
+    assert page.fn(prediction.value, answers.value, variant.value) == (0.6, "coke can", rows)
+    assert page.article.startswith("\n# VizWiz accuracy")
+    with pytest.raises(Widgets.Error, match=r"references\[0\]: expected 10 answers for variant m4c, got 1"):
+        page.fn("mug", "mug\n", "m4c")

@@ -9,7 +9,7 @@ from typing import Any
 import datasets
 import evaluate
 
-from .answer_rules import VARIANTS, answer_accuracy, normalize_answer, plain_inputs, score
+from .answer_rules import VARIANTS, answer_accuracy, explain, normalize_answer, plain_inputs, score
 from .contractions import VIZWIZ_CONTRACTIONS
 from .inputs import as_list
 
@@ -19,6 +19,7 @@ __all__ = [
     "VizWizAccuracy",
     "answer_accuracy",
     "as_list",
+    "explain",
     "normalize_answer",
     "score",
 ]
@@ -36,6 +37,9 @@ _CITATION = """\
 
 class VizWizAccuracy(evaluate.Metric):
     """`compute(predictions=, references=, variant=, answer_types=, return_per_question=)`; see `score`."""
+
+    variants = tuple(VARIANTS)
+    explain = staticmethod(explain)
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(

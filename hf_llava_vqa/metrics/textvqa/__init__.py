@@ -1,0 +1,1 @@
+"""TextVQA. `textvqa_rules` holds the plain functions; only `textvqa` imports `evaluate`."""

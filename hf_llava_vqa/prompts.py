@@ -187,7 +187,7 @@ def messages(turns: Sequence[Turn]) -> list[dict[str, Any]]:
     for turn in turns:
         images, text = _split_images(turn["content"]) if turn["role"] == "user" else (0, turn["content"])
         text = _SPECIAL_TOKEN.sub("< ", text)  # as `encode` does
-        blocks = [{"type": "image"}] * images + [{"type": "text", "text": text}]
+        blocks = [*({"type": "image"} for _ in range(images)), {"type": "text", "text": text}]
         result.append({"role": turn["role"], "content": blocks})
     return result
 

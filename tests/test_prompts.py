@@ -324,6 +324,13 @@ def test_chat_template_takes_plain_strings_and_another_system_message(variant: s
     assert own_system == f"<s>{boundary}Be brief. USER: What is this? "
 
 
+def test_messages_hold_a_block_of_its_own_for_every_picture() -> None:
+    first, second, text = prompts.messages([{"role": "user", "content": "<image>\n<image>\nWhy?"}])[0]["content"]
+    assert first == second == {"type": "image"}
+    assert first is not second  # a caller puts the pictures in
+    assert text == {"type": "text", "text": "Why?"}
+
+
 def test_question_turns_put_images_first_and_the_instruction_last() -> None:
     raw = [
         {"role": "user", "content": "Read <image> USER: </s>"},

@@ -102,10 +102,11 @@ def _generate(
     for row, prompt in enumerate(ids):
         input_ids[row, width - len(prompt) :] = torch.tensor(prompt)
         attention_mask[row, width - len(prompt) :] = 1
+    inputs = {"pixel_values": pixels.to(device)} if len(pixels) else {}  # generate stumbles over an explicit None
     output = model.generate(
         input_ids=input_ids.to(device),
         attention_mask=attention_mask.to(device),
-        pixel_values=pixels.to(device) if len(pixels) else None,
+        **inputs,
         do_sample=False,
         max_new_tokens=max_new_tokens,
         eos_token_id=tokenizer.eos_token_id,
@@ -115,7 +116,8 @@ def _generate(
         output_logits=True,
     )
     new_ids = output.sequences[:, width:]
+    ends = new_ids == tokenizer.eos_token_id
     log_probs = torch.stack(output.logits, dim=1).float().log_softmax(-1)
-    chosen = log_probs.gather(-1, new_ids[..., None])[..., 0].masked_fill(new_ids == tokenizer.pad_token_id, 0)
+    chosen = log_probs.gather(-1, new_ids[..., None])[..., 0].masked_fill(ends.cumsum(-1) > ends.int(), 0)
     texts = tokenizer.batch_decode(new_ids, skip_special_tokens=True)
     return [text.strip() for text in texts], chosen.sum(-1).exp().tolist()

@@ -3,12 +3,15 @@
 import io
 from collections.abc import Iterable, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 from hypothesis import strategies as st
 from PIL import Image
+from transformers import LlavaForConditionalGeneration
 
+from hf_llava_vqa.models.tiny import SAMPLE_TEXTS, TinyConfig, build_tiny_llava
 from hf_llava_vqa.records import UNDECODED_FEATURES, make_dialogue, make_record
 
 SIDE = 28  # pixels: what the tiny model reads
@@ -72,3 +75,21 @@ def records(
         colours = [colour(1 + next(numbers)) for _ in range(draw(st.integers(0, 2)))]
         result.append(record(name, dialogues, colours=colours))
     return result
+
+
+def build_outspoken_llava(folder: Path) -> None:
+    """A tiny LLaVA with weights so large that answers depend on the question and on the picture."""
+    build_tiny_llava(folder, TinyConfig(initializer_range=0.3), SAMPLE_TEXTS, seed=0)
+    model = LlavaForConditionalGeneration.from_pretrained(folder)
+    for parameter in model.model.multi_modal_projector.parameters():
+        parameter.data *= 30
+    model.save_pretrained(folder)
+
+
+MIXED = [
+    record("none", [question("none.0"), question("none.1", "How many bottles are there?")]),
+    record("one", [question("one.0"), question("one.1", "Is there a dog?")], colours=[colour(7)]),
+    record("other", [question("other.0"), chain("other.1", "Hello?", "Hi.", "Why?")], colours=[colour(56)]),
+    record("two", [question("two.0", "Why?"), chain("two.done", "Hello?", "Hi.")], colours=[colour(7), colour(56)]),
+]
+"""Records of 0-2 pictures, with prompts of different lengths; the last dialogue holds no question."""

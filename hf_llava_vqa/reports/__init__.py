@@ -1,1 +1,1 @@
-"""What a run shows to people: intervals, curves and the HTML page."""
+"""What a run shows to people: statistics, curves and the HTML page."""

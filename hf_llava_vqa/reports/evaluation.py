@@ -17,7 +17,7 @@ from hf_llava_vqa.errors import RecordError
 from hf_llava_vqa.generation import Question, questions
 from hf_llava_vqa.metrics.vizwiz_accuracy.answer_rules import answer_accuracy, score
 from hf_llava_vqa.models.loading import ADAPTER_FILE
-from hf_llava_vqa.reports.intervals import score_interval
+from hf_llava_vqa.reports.stats import score_interval
 from hf_llava_vqa.training.checkpoints import RECIPE_FILE, versions
 
 Prediction = dict[str, Any]

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from hf_llava_vqa.images import open_image
 from hf_llava_vqa.reports.curves import History, accuracy_curve, loss_curve
-from hf_llava_vqa.reports.intervals import Interval
+from hf_llava_vqa.reports.stats import Interval
 
 THUMBNAIL = 480  # longest side in pixels: twice the width a card shows, for dense screens
 ROLE_NAMES = {

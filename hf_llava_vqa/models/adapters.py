@@ -55,7 +55,7 @@ def language_model_targets(names: Sequence[str] = LANGUAGE_MODEL_LINEARS) -> str
 
 
 def check_adapter_targets(model: nn.Module, peft_config: PeftConfig | None) -> None:
-    """Raise `ConfigError` if an adapter landed outside the language model without being asked for by name."""
+    """Raise `ConfigError` if an adapter landed on the vision tower without being asked for by name."""
     asked = str(getattr(peft_config, "target_modules", "")) if peft_config is not None else ""
     for name, module in model.named_modules():
         if isinstance(module, LoraLayer) and "vision_tower" in name and "vision_tower" not in asked:

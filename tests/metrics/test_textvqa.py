@@ -90,6 +90,7 @@ def test_of_two_equal_questions_the_later_annotation_counts():
             [*LINES, LINES[0] | {"question_id": "i3"}],
             r"answers\[3\]: no annotation has the image 'i3' and the question",
         ),
+        ([{"question_id": "i1", "text": "a"}], r"answers\[0\]: expected a value under 'prompt'"),
         ([*LINES, LINES[0] | {"prompt": "Which brand?"}], r"answers\[3\].prompt: expected one of LLaVA's prompts"),
     ],
 )

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .answer_rules import score as score_answers
-from .rows import Reader, list_of, pair, row_of, text
+from .rows import Reader, identifier, list_of, pair, row_of, text
 
 ANSWERS = 10  # of every question; the scorer is defined for this number only
 
@@ -17,7 +17,11 @@ def _read_answer(value: Any, place: str) -> str:
     return text(value, place)
 
 
-read_reference: Reader = row_of({"answers": list_of(_read_answer, at_least=ANSWERS)}, {})
+_read_answers: Reader = list_of(_read_answer, at_least=ANSWERS)
+_read_lines = list_of(row_of({"question_id": identifier, "prompt": text, "text": text}, {}))
+_read_annotations = list_of(row_of({"image_id": identifier, "question": text, "answers": _read_answers}, {}))
+
+read_reference: Reader = row_of({"answers": _read_answers}, {})
 
 
 def recover_question(prompt: str) -> str:
@@ -52,21 +56,24 @@ def pair_llava(
             entries with the same image and question the later one counts, as in LLaVA.
 
     Raises:
-        ValueError: a prompt is not LLaVA's, an answer has no annotation, or an annotation no answer.
+        ValueError: an entry has another form, a prompt is not LLaVA's, an answer has no annotation, or an annotation
+            no answer.
     """
-    annotation_of = {(entry["image_id"], entry["question"].lower()): entry for entry in annotations}
-    keys = [(line["question_id"], _question(line["prompt"], row)) for row, line in enumerate(answers)]
+    lines = _read_lines(answers, "answers")
+    entries = _read_annotations(annotations, "annotations")
+    human_answers = {(entry["image_id"], entry["question"].lower()): entry["answers"] for entry in entries}
+    keys = [(line["question_id"], _question(line["prompt"], row)) for row, line in enumerate(lines)]
     for row, key in enumerate(keys):
-        if key not in annotation_of:
+        if key not in human_answers:
             raise ValueError(f"answers[{row}]: no annotation has the image {key[0]!r} and the question {key[1]!r:.60}")
-    unanswered = annotation_of.keys() - set(keys)
+    unanswered = human_answers.keys() - set(keys)
     if unanswered:
         image, question = min(unanswered)
         raise ValueError(
             f"answers: expected one to each question, got none to {question!r:.60} about the image {image!r}"
             f" ({len(unanswered)} are missing)"
         )
-    return [line["text"] for line in answers], [{"answers": list(annotation_of[key]["answers"])} for key in keys]
+    return [line["text"] for line in lines], [{"answers": human_answers[key]} for key in keys]
 
 
 def _question(prompt: str, row: int) -> str:

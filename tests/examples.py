@@ -89,7 +89,9 @@ def build_outspoken_llava(folder: Path) -> None:
 MIXED = [
     record("none", [question("none.0"), question("none.1", "How many bottles are there?")]),
     record("one", [question("one.0"), question("one.1", "Is there a dog?")], colours=[colour(7)]),
-    record("other", [question("other.0"), chain("other.1", "Hello?", "Hi.", "Why?")], colours=[colour(56)]),
+    record(
+        "other", [question("other.0"), chain("other.1", "Hello?", "Hi.", "Why?", answers=["so"])], colours=[colour(56)]
+    ),
     record("two", [question("two.0", "Why?"), chain("two.done", "Hello?", "Hi.")], colours=[colour(7), colour(56)]),
 ]
 """Records of 0-2 pictures, with prompts of different lengths; the last dialogue holds no question."""

@@ -5,7 +5,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
+from safetensors.torch import load_file, save_file
 from transformers import Trainer
+from transformers.trainer import TRAINING_ARGS_NAME
 
 from hf_llava_vqa.models.adapters import trained_by_part
 
@@ -30,3 +33,20 @@ def save_training_recipe(trainer: Trainer, folder: str | Path) -> None:
     for name in ("output_dir", "logging_dir"):  # paths of one machine mean nothing on another
         recipe["settings"].pop(name, None)
     Path(folder, RECIPE_FILE).write_text(json.dumps(recipe, indent=2, sort_keys=True, default=str) + "\n")
+
+
+def make_portable(folder: str | Path) -> None:
+    """Leave safetensors and JSON in a saved folder, under names that every loader finds.
+
+    The Trainer pickles its arguments, the Hub token among them, and nothing reads that file. PEFT writes DoRA's
+    magnitudes as `lora_magnitude_vector`, but `LlavaForConditionalGeneration.from_pretrained` looks for
+    `lora_magnitude_vector.weight` and else starts from new ones with no more than a report; PEFT reads both.
+    """
+    Path(folder, TRAINING_ARGS_NAME).unlink(missing_ok=True)
+    adapter = Path(folder, SAFETENSORS_WEIGHTS_NAME)
+    tensors = load_file(adapter) if adapter.is_file() else {}
+    bare = [name for name in tensors if name.endswith("lora_magnitude_vector")]
+    for name in bare:
+        tensors[f"{name}.weight"] = tensors.pop(name)
+    if bare:
+        save_file(tensors, adapter, metadata={"format": "pt"})

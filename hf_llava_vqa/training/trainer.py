@@ -6,7 +6,7 @@ It overrides, each for one reason:
 - `_get_num_items_in_batch`, `compute_loss`: answer weights and the tree mask;
 - `evaluation_loop`: the task's metric beside the loss, in time for loggers, early stopping and the best checkpoint;
 - `create_optimizer`: the projector's learning rate;
-- `_save_checkpoint`: what is needed to run the training again;
+- `_save`: folders that anybody can load, without pickles; `_save_checkpoint`: what is needed to run the training again;
 - `create_model_card`.
 """
 
@@ -37,7 +37,7 @@ from hf_llava_vqa.models.adapters import (
 )
 from hf_llava_vqa.models.vision import run_without_autograd
 from hf_llava_vqa.training.callbacks import CollatorEpoch, StartUpReport
-from hf_llava_vqa.training.checkpoints import save_training_recipe
+from hf_llava_vqa.training.checkpoints import make_portable, save_training_recipe
 from hf_llava_vqa.training.config import VqaConfig, check_attention
 from hf_llava_vqa.training.model_card import write_model_card
 
@@ -207,6 +207,11 @@ class VqaTrainer(SFTTrainer):
                 optimizer.add_param_group({**group, "params": moved, "lr": self.args.projector_learning_rate})
         optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
         return optimizer
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            make_portable(output_dir or self.args.output_dir)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)

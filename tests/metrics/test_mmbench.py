@@ -4,14 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_llava_vqa.metrics.mmbench.mmbench_rules import (
-    VARIANTS,
+from hf_llava_vqa.metrics.mmbench.mmbench_rules import score
+from hf_llava_vqa.metrics.mmbench.option_parsing import (
+    PARSERS,
     guess_lmms,
     letter_lmms,
     letter_vlmevalkit,
     option_in_text,
     parse_vlmevalkit,
-    score,
     text_vlmevalkit,
 )
 
@@ -106,7 +106,7 @@ def test_one_pass_each_is_plain_accuracy():
 letters = st.text("ABC. ()kite", max_size=12)
 
 
-@given(st.lists(letters, min_size=3, max_size=3), st.sampled_from(sorted(VARIANTS)))
+@given(st.lists(letters, min_size=3, max_size=3), st.sampled_from(sorted(PARSERS)))
 def test_circular_accuracy_never_exceeds_that_of_the_first_pass(texts, variant):
     rotated = [["kite", "boat", "cat"], ["cat", "kite", "boat"], ["boat", "cat", "kite"]]
     references = [
@@ -117,9 +117,9 @@ def test_circular_accuracy_never_exceeds_that_of_the_first_pass(texts, variant):
     assert 0 <= result["accuracy"] <= result["first_pass_accuracy"] <= 1
 
 
-@given(letters, st.sampled_from(sorted(VARIANTS)))
+@given(letters, st.sampled_from(sorted(PARSERS)))
 def test_what_is_read_is_one_letter_or_nothing(text, variant):
-    assert VARIANTS[variant](text, ["kite", "boat"]) in ("A", "B", "C", "D", "E", "Z", None)
+    assert PARSERS[variant](text, ["kite", "boat"]) in ("A", "B", "C", "D", "E", "Z", None)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from hf_llava_vqa.metrics.pope.rows import (
     list_of,
     mean,
     mean_by,
+    named,
     number,
     one_of,
     pair,
@@ -144,6 +145,13 @@ def test_bad_pairs_are_one_line_with_the_place(predictions, references, message)
     with pytest.raises(ValueError, match=message) as caught:
         pair(predictions, references, read_row)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["c", None, ["a"]])
+def test_unknown_names_list_those_there_are(name):
+    assert named({"a": 1, "b": 2}, "b", "variant") == 2
+    with pytest.raises(ValueError, match=r"no variant named .*; there is: a, b"):
+        named({"a": 1, "b": 2}, name, "variant")
 
 
 def test_averages_by_label_are_sorted_and_leave_none_out():

@@ -7,7 +7,7 @@ from typing import Any
 
 from .captions_rules import ORDERS, cider, count_for_bleu, read_reference, rouge_l, tokenize_plain
 from .java_tools import meteor, spice, tokenize_ptb
-from .rows import mean, pair
+from .rows import mean, named, pair
 
 Captions = Sequence[str]
 Result = dict[str, tuple[float, list[float]]]  # by name: of the corpus, of every image
@@ -71,10 +71,9 @@ def score(
     unknown = [name for name in measures if name not in MEASURES]
     if isinstance(measures, str) or unknown or not measures:
         raise ValueError(f"measures: expected a list of {', '.join(MEASURES)}, got {measures!r:.60}")
-    if tokenizer not in TOKENIZERS:
-        raise ValueError(f"no tokenizer named {tokenizer!r}; there is: {', '.join(TOKENIZERS)}")
+    tokenize = named(TOKENIZERS, tokenizer, "tokenizer")
     texts, rows = pair(predictions, references, read_reference)
-    tokens, captions = _tokenize(texts, [row["captions"] for row in rows], tokenizer)
+    tokens, captions = _tokenize(texts, [row["captions"] for row in rows], tokenize)
     results: Result = {}
     for name in measures:
         results |= MEASURES[name](tokens, captions)
@@ -85,9 +84,9 @@ def score(
 
 
 def _tokenize(
-    predictions: Captions, references: Sequence[Captions], tokenizer: str
+    predictions: Captions, references: Sequence[Captions], tokenize: Callable[[Captions], list[str]]
 ) -> tuple[list[str], list[list[str]]]:
     """Tokenise all captions in one go, since a tokeniser may be another program."""
     captions = [*predictions, *(caption for of_image in references for caption in of_image)]
-    tokens = iter(TOKENIZERS[tokenizer](captions))
+    tokens = iter(tokenize(captions))
     return [next(tokens) for _ in predictions], [[next(tokens) for _ in of_image] for of_image in references]

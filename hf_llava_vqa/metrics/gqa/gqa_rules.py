@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .rows import Row, flag, integer, list_of, mean, mean_by, pair, row_of, text
+from .rows import Row, flag, integer, list_of, mean, mean_by, named, pair, row_of, text
 
 _texts = list_of(text)
 
@@ -103,9 +103,7 @@ def score(predictions: Sequence[Any], references: Sequence[Any], variant: str = 
         ValueError: an argument has another form, or a field is given for some balanced questions only; the message
             names the place.
     """
-    if variant not in VARIANTS:
-        raise ValueError(f"no variant named {variant!r}; there is: {', '.join(VARIANTS)}")
-    rules = VARIANTS[variant]
+    rules: Variant = named(VARIANTS, variant, "variant")
     texts, rows = pair(predictions, references, read_reference)
     answers = [rules.read_prediction(answer) for answer in texts]
     golds = [rules.read_reference(row["answer"]) for row in rows]

@@ -107,6 +107,17 @@ def _given(row: Mapping[str, Any], name: str) -> bool:
     return row.get(name) is not None
 
 
+def named(table: Mapping[str, Any], name: Any, kind: str) -> Any:
+    """Return the entry of a table by its name.
+
+    Raises:
+        ValueError: there is none; the message lists those there are.
+    """
+    if not isinstance(name, str) or name not in table:
+        raise ValueError(f"no {kind} named {name!r:.60}; there is: {', '.join(table)}")
+    return table[name]
+
+
 def pair(
     predictions: Any, references: Any, read_reference: Reader, read_prediction: Reader = text
 ) -> tuple[list[Any], list[Row]]:

@@ -1,4 +1,5 @@
-"""The `evaluate` module of MMBench; the rules themselves are plain functions in `mmbench_rules`.
+"""The `evaluate` module of MMBench; the rules themselves are plain functions in `mmbench_rules` and
+`option_parsing`.
 
 `evaluate.load` copies this file and the siblings it names itself, found line by line: hence one import a line and no
 comment behind it.
@@ -10,10 +11,11 @@ from typing import Any
 import datasets
 import evaluate
 
-from .mmbench_rules import VARIANTS, parse_lmms, parse_vlmevalkit, read_reference, score
+from .mmbench_rules import read_reference, score
+from .option_parsing import PARSERS
 from .rows import pair
 
-__all__ = ["VARIANTS", "MMBench", "parse_lmms", "parse_vlmevalkit", "score"]
+__all__ = ["PARSERS", "MMBench", "score"]
 
 _DESCRIPTION = "Accuracy on MMBench's multiple-choice questions under circular evaluation."
 _CITATION = """\

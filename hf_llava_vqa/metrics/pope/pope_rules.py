@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from .rows import mean, one_of, pair, row_of, text
+from .rows import mean, named, one_of, pair, row_of, text
 
 read_reference = row_of({"label": one_of("yes", "no")}, {"category": text})
 
@@ -31,9 +31,7 @@ def parse_answer(answer: str, variant: str = "llava") -> str:
     Raises:
         ValueError: there is no such variant.
     """
-    if variant not in VARIANTS:
-        raise ValueError(f"no variant named {variant!r}; there is: {', '.join(VARIANTS)}")
-    return VARIANTS[variant](answer)
+    return named(VARIANTS, variant, "variant")(answer)
 
 
 def score(predictions: Sequence[Any], references: Sequence[Any], variant: str = "llava") -> dict[str, Any]:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from .rows import Row, flag, integer, list_of, mean, mean_by, one_of, pair, row_of, text
+from .rows import Row, flag, integer, list_of, mean, mean_by, named, one_of, pair, row_of, text
 
 LETTERS = ("A", "B", "C", "D", "E")
 GRADES = tuple(f"grade{year}" for year in range(1, 13))
@@ -74,12 +74,10 @@ def score(predictions: Sequence[Any], references: Sequence[Any], variant: str = 
     Raises:
         ValueError: an argument has another form; the message names the place.
     """
-    if variant not in VARIANTS:
-        raise ValueError(f"no variant named {variant!r}; there is: {', '.join(VARIANTS)}")
+    is_correct = named(VARIANTS, variant, "variant")
     texts, rows = pair(predictions, references, read_reference)
     correct = [
-        float(VARIANTS[variant](answer, row["answer"], len(row["choices"])))
-        for answer, row in zip(texts, rows, strict=True)
+        float(is_correct(answer, row["answer"], len(row["choices"]))) for answer, row in zip(texts, rows, strict=True)
     ]
     by_context = _by_context(correct, rows)
     return {

@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .contractions import COMPETITION_CONTRACTIONS, OFFICIAL_CONTRACTIONS, VIZWIZ_CONTRACTIONS
-from .inputs import as_labels, as_list, as_strings, check_lengths
+from .inputs import all_strings, as_labels, as_list, as_strings, check_lengths
 
 Answer = str | Mapping[str, str]
 
-PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
+PUNCTUATION = frozenset(';/[]"{}()=+\\_-><@`,?!')
 # "unknown" is for questions that their data set does not label.
 ANSWER_TYPES = ("yes/no", "number", "other", "unanswerable", "unknown")
 ARTICLES = {"a", "an", "the"}
@@ -47,8 +47,8 @@ def normalize_vqa(text: str, contractions: Mapping[str, str] = OFFICIAL_CONTRACT
     """Normalise as the official VQA scorer (GT-Vision-Lab/VQA, 2021), with its contraction table or another."""
     text = _delete_punctuation(strip_vqa(text))
     text = PERIOD.sub("", text, count=PERIODS_DELETED)
-    words = (VQA_DIGITS.get(word, word) for word in text.lower().split())
-    return " ".join(contractions.get(word, word) for word in words if word not in ARTICLES)
+    words = [VQA_DIGITS.get(word, word) for word in text.lower().split()]
+    return " ".join([contractions.get(word, word) for word in words if word not in ARTICLES])
 
 
 def strip_vqa(text: str) -> str:
@@ -59,12 +59,12 @@ def strip_vqa(text: str) -> str:
 def _delete_punctuation(text: str) -> str:
     """A mark beside a space is deleted wherever it occurs, any other becomes a space; a number such as 1,000
     anywhere in the text makes every mark be deleted."""
-    delete_all = COMMA_IN_NUMBER.search(text) is not None
+    marks = PUNCTUATION.intersection(text)
+    delete_all = "," in marks and COMMA_IN_NUMBER.search(text) is not None
     result = text
-    for mark in PUNCTUATION:
-        if mark in text:
-            delete = delete_all or f"{mark} " in text or f" {mark}" in text
-            result = result.replace(mark, "" if delete else " ")
+    for mark in marks:
+        delete = delete_all or f"{mark} " in text or f" {mark}" in text
+        result = result.replace(mark, "" if delete else " ")
     return result
 
 
@@ -249,6 +249,8 @@ def plain_inputs(predictions: Any, references: Any) -> tuple[list[str], list[lis
 
 def _plain_answers(answers: Any, place: str) -> list[str]:
     items = as_list(answers, place)
+    if all_strings(items):
+        return items
     texts = [item["answer"] if isinstance(item, dict) and "answer" in item else item for item in items]
     return as_strings(texts, place, expected="a string or a dict with a string under 'answer'")
 

@@ -1,0 +1,39 @@
+"""The shape of what benchmarks report. Nothing here looks at a clock."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "benchmark.py"
+
+
+def benchmark(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(SCRIPT), *arguments]
+    environment = {**os.environ, "HF_HOME": str(home)}
+    return subprocess.run(command, cwd=home, capture_output=True, text=True, env=environment)
+
+
+def test_metrics_reports_every_variant_against_the_loop(tmp_path: Path) -> None:
+    done = benchmark("metrics", "--questions", "20", "30", home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    header, *table, line = done.stdout.splitlines()
+    assert header.split() == ["questions", "way", "CPU", "seconds", "times", "faster"]
+    result = json.loads(line)
+    assert set(result) == {"benchmark", "ratios", "figures", "machine", "versions"}
+    assert result["benchmark"] == "metrics"
+    scored = [f"score_{name}" for name in ("vizwiz", "vqa", "m4c", "competition", "competition_fixed")]
+    rows = [(way, size) for size in (20, 30) for way in ("loop_vqa", *scored, "compute_vqa")]
+    assert set(result["ratios"]) == {f"loop_over_{way}_{size}" for way, size in rows}
+    peaks = {"score_vqa_20_peak_mb", "score_vqa_30_peak_mb"}
+    assert set(result["figures"]) == {f"{way}_{size}_cpu_s" for way, size in rows} | peaks
+    assert [line.split()[1] for line in table if "takes" not in line] == [way for way, _ in rows]
+    assert {"processor", "cores"} <= set(result["machine"])
+    assert {"python", "evaluate"} <= set(result["versions"])
+
+
+def test_an_unknown_benchmark_lists_those_there_are(tmp_path: Path) -> None:
+    done = benchmark("metric", home=tmp_path)
+    assert done.returncode == 2
+    assert "invalid choice: 'metric' (choose from 'metrics')" in done.stderr

@@ -73,6 +73,10 @@ class VqaConfig(SFTConfig):
                 raise ConfigError(f"--{flag} is {getattr(self, flag)}; it must be at least 1")
         if self.packing or self.padding_free:
             raise ConfigError("--packing and --padding_free: leave them off, image trees are laid out by the collator")
+        if self.loss_type == "dft" or self.label_smoothing_factor:
+            raise ConfigError(
+                "--loss_type dft and --label_smoothing_factor: leave them off, answers have weights instead"
+            )
         super().__post_init__()
 
 

@@ -1,0 +1,32 @@
+"""What `VqaConfig` refuses: values that cannot work, and flags of TRL's that would be ignored."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hf_llava_vqa import VqaConfig
+from hf_llava_vqa.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"max_questions_per_row": 0}, "--max_questions_per_row is 0; it must be at least 1"),
+        ({"eval_max_new_tokens": 0}, "--eval_max_new_tokens is 0; it must be at least 1"),
+        ({"packing": True}, "--packing and --padding_free: leave them off"),
+        ({"padding_free": True}, "--packing and --padding_free: leave them off"),
+        ({"loss_type": "dft"}, "--loss_type dft and --label_smoothing_factor: leave them off"),
+        ({"label_smoothing_factor": 0.1}, "--loss_type dft and --label_smoothing_factor: leave them off"),
+    ],
+)
+def test_flags_that_cannot_work_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        VqaConfig(output_dir=str(tmp_path), use_cpu=True, **changes)
+    assert "\n" not in str(caught.value)
+
+
+def test_defaults_suit_the_cpu_and_never_cut(tmp_path: Path) -> None:
+    config = VqaConfig(output_dir=str(tmp_path), use_cpu=True)
+    assert (config.bf16, config.max_length, config.answer_target) == (False, None, "votes")
+    assert config.ddp_find_unused_parameters is False

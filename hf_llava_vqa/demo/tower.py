@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import CLIPVisionModel
+from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from hf_llava_vqa.demo.optimise import Log, Schedule, minimise
 from hf_llava_vqa.demo.pictures import COLORS, KINDS, Scene, blur, draw, vary
@@ -74,22 +74,24 @@ def picture_batch(
     return chosen, is_blurred, values + 0.02 * noise
 
 
-def train_tower(tower: CLIPVisionModel, scenes: Sequence[Scene], config: TowerConfig, *, seed: int, log: Log) -> None:
-    """Train `tower` in place on varied `scenes`."""
+def train_tower(
+    vision: CLIPVisionConfig, scenes: Sequence[Scene], config: TowerConfig, *, seed: int, log: Log
+) -> CLIPVisionModel:
+    """A tower trained from scratch on varied `scenes`; it depends on the arguments alone."""
     rng = np.random.default_rng([seed, 1])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        heads = Heads(tower.config.hidden_size)
+        tower = CLIPVisionModel(vision).train()
+        heads = Heads(vision.hidden_size)
 
     def loss() -> Tensor:
         chosen, is_blurred, values = picture_batch(scenes, config.pictures, config.blurred, rng)
         output = tower(values, output_hidden_states=True)
-        targets = tower_targets(chosen, is_blurred, tower.config.patch_size)
+        targets = tower_targets(chosen, is_blurred, vision.patch_size)
         return heads.loss(output.hidden_states[-2][:, 1:], output.pooler_output, targets)
 
-    tower.train()
     minimise([*tower.parameters(), *heads.parameters()], loss, config.schedule, log)
-    tower.eval()
+    return tower.eval()
 
 
 def tower_targets(scenes: Sequence[Scene], is_blurred: np.ndarray, patch: int) -> dict[str, Tensor]:

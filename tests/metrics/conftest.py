@@ -1,6 +1,9 @@
 """What tests of metrics share: the reference scorers' outputs, and a metric loaded as a stranger loads it."""
 
 import json
+import runpy
+import sys
+import types
 from pathlib import Path
 
 import evaluate
@@ -23,15 +26,44 @@ def golden():
 
 
 @pytest.fixture(scope="session")
-def load_metric(tmp_path_factory):
-    """Return a function that loads a metric from another folder, copied into `evaluate`'s own cache."""
+def evaluate_cache(tmp_path_factory):
+    """A cache of `evaluate`'s own for all tests: a process imports its modules from one folder only."""
     cache = tmp_path_factory.mktemp("evaluate")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("evaluate.utils.file_utils.config.HF_MODULES_CACHE", str(cache / "modules"))
+        yield cache
 
-        def load(name: str):
-            with patch.context() as there:
-                there.chdir(cache)
-                return evaluate.load(metric_path(name), cache_dir=str(cache / "data"))
 
-        yield load
+@pytest.fixture(scope="session")
+def load_metric(evaluate_cache):
+    """Return a function that loads a metric from another folder, copied into `evaluate`'s own cache."""
+
+    def load(name: str):
+        with pytest.MonkeyPatch.context() as there:
+            there.chdir(evaluate_cache)
+            return evaluate.load(metric_path(name), cache_dir=str(evaluate_cache / "data"))
+
+    return load
+
+
+class Widgets(types.ModuleType):
+    """Stands for gradio, which tests do without: every widget is the arguments that it was made with."""
+
+    class Error(Exception):
+        def __init__(self, message, print_exception):
+            super().__init__(message)
+
+    def __getattr__(self, name):
+        return lambda **arguments: types.SimpleNamespace(**arguments)
+
+
+@pytest.fixture
+def load_page(monkeypatch, evaluate_cache):
+    """Return a function that runs the page of a metric's Space; its attribute `Error` is what the page shows."""
+    monkeypatch.setitem(sys.modules, "gradio", Widgets("gradio"))
+
+    def load(name: str):
+        return runpy.run_path(str(Path(metric_path(name)) / "app.py"))["page"]
+
+    load.Error = Widgets.Error
+    return load

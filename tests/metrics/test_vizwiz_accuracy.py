@@ -4,12 +4,10 @@ import copy
 import json
 import math
 import os
-import runpy
 import shutil
 import statistics
 import subprocess
 import sys
-import types
 from pathlib import Path
 
 import evaluate
@@ -336,25 +334,12 @@ def test_plain_functions_need_no_evaluate(tmp_path):
     assert (done.stdout, done.stderr) == ("1.0\n", "")
 
 
-class Widgets(types.ModuleType):
-    """Stands for gradio, which tests do without: every widget is the arguments that it was made with."""
-
-    class Error(Exception):
-        def __init__(self, message, print_exception):
-            super().__init__(message)
-
-    def __getattr__(self, name):
-        return lambda **arguments: types.SimpleNamespace(**arguments)
-
-
-def test_the_space_shows_the_score_and_why(monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "gradio", Widgets("gradio"))
-    monkeypatch.setattr("evaluate.utils.file_utils.config.HF_MODULES_CACHE", str(tmp_path))
-    page = runpy.run_path(str(Path(metric_path("vizwiz_accuracy")) / "app.py"))["page"]
+def test_the_space_shows_the_score_and_why(load_page):
+    page = load_page("vizwiz_accuracy")
     prediction, answers, variant = page.inputs
     assert variant.choices == list(VARIANTS)
     rows = [["coke can", "coke can", "yes"]] * 2 + [["soda", "soda", "no"]] * 8
     assert page.fn(prediction.value, answers.value, variant.value) == (0.6, "coke can", rows)
     assert page.article.startswith("\n# VizWiz accuracy")
-    with pytest.raises(Widgets.Error, match=r"references\[0\]: expected 10 answers for variant m4c, got 1"):
+    with pytest.raises(load_page.Error, match=r"references\[0\]: expected 10 answers for variant m4c, got 1"):
         page.fn("mug", "mug\n", "m4c")

@@ -20,7 +20,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import Dataset, IterableDataset, load_dataset
+from datasets import Dataset, IterableDataset, NamedSplit, load_dataset
 from tqdm import tqdm
 
 from hf_llava_vqa.data.files import read_json
@@ -106,13 +106,24 @@ def read_shards(folder: str | Path, *, split: str | None = None, streaming: bool
         there = f"there are {', '.join(splits)}" if splits else "it is empty, as preparing it did not finish"
         raise ConfigError(f"{folder} has no split {split!r}; {there}")
     files = [_checked_shard(folder, shard) for shard in splits[split]["shards"]]
+    if streaming:
+        return IterableDataset.from_generator(
+            _stream_rows, features=UNDECODED_FEATURES, gen_kwargs={"files": files}, split=NamedSplit(split)
+        )
     return load_dataset(
         "parquet",
         data_files={split: [glob.escape(file) for file in files]},
         split=split,
         features=UNDECODED_FEATURES,
-        streaming=streaming,
     )
+
+
+def _stream_rows(files: list[str]) -> Iterator[Record]:
+    # The Parquet reader of `datasets` can abort the process at exit when a stream is left early (apache/arrow#45214).
+    for file in files:
+        with pq.ParquetFile(file) as shard:
+            for group in range(shard.num_row_groups):
+                yield from shard.read_row_group(group).to_pylist()
 
 
 class _Tally:

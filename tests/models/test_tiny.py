@@ -34,9 +34,7 @@ def test_folder_loads_and_generates(folder: Path):
     processor = AutoProcessor.from_pretrained(folder)
     model = LlavaForConditionalGeneration.from_pretrained(folder)
     text = processor.apply_chat_template(prompts.messages(TURNS), add_generation_prompt=True)
-    batch = processor(
-        text=text, images=Image.new("RGB", (40, 30)), add_special_tokens=False, return_tensors="pt"
-    )
+    batch = processor(text=text, images=Image.new("RGB", (40, 30)), add_special_tokens=False, return_tensors="pt")
     assert batch["pixel_values"].shape == (1, 3, 28, 28)
     assert (batch["input_ids"] == model.config.image_token_index).sum() == 4
     generated = model.generate(**batch, max_new_tokens=3, do_sample=False)

@@ -7,6 +7,8 @@ import functools
 import sys
 from collections.abc import Callable
 
+from tqdm.auto import tqdm
+
 
 class VqaError(Exception):
     """A mistake in the user's input. Its message is complete: scripts print it without a traceback."""
@@ -44,7 +46,7 @@ def cli(main: Callable[[], None]) -> Callable[[], None]:
         try:
             main()
         except VqaError as error:
-            print(f"error: {_message(error)}", file=sys.stderr)
+            tqdm.write(f"error: {_message(error)}", file=sys.stderr)  # on a line of its own, also beside a bar
             sys.exit(2)
 
     return run

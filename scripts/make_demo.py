@@ -31,9 +31,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("what", nargs="?", choices=FOLDERS, default="data", help="what to make (default: data)")
     parser.add_argument("--out", type=Path, help="folder (default: outputs/demo/data or outputs/demo/base)")
     parser.add_argument("--seed", type=int, default=0, help="decides everything that is drawn (default: 0)")
-    parser.add_argument("--train_images", type=int, default=defaults.train_images)
-    parser.add_argument("--held_out_images", type=int, default=defaults.held_out_images)
-    parser.add_argument("--questions_per_image", type=int, default=defaults.questions_per_image)
+    for flag in ("train_images", "held_out_images", "questions_per_image"):
+        number = getattr(defaults, flag)
+        parser.add_argument(f"--{flag}", type=int, default=number, help=f"of the data (default: {number})")
     return parser.parse_args()
 
 

@@ -13,12 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPVisionConfig, CLIPVisionModel
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from hf_llava_vqa.demo.optimise import Log, Schedule, minimise
 from hf_llava_vqa.demo.pictures import COLORS, KINDS, Scene, blur, draw, vary
 
-CLIP_MEAN = np.array((0.48145466, 0.4578275, 0.40821073), np.float32)
-CLIP_STD = np.array((0.26862954, 0.26130258, 0.27577711), np.float32)
 ANSWERS = {"kind": len(KINDS), "color": len(COLORS), "blurred": 2}
 IGNORED = -100
 
@@ -58,7 +57,8 @@ def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
 def pixel_values(pictures: Sequence[np.ndarray]) -> Tensor:
     """Pictures [64, 64, 3] uint8 -> [B, 3, 64, 64], as the demo's processor makes them."""
-    values = (np.stack(pictures).astype(np.float32) / 255 - CLIP_MEAN) / CLIP_STD
+    mean, std = (np.array(channels, np.float32) for channels in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
+    values = (np.stack(pictures).astype(np.float32) / 255 - mean) / std
     return torch.from_numpy(values).permute(0, 3, 1, 2).contiguous()
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from hf_llava_vqa import VqaConfig
 from hf_llava_vqa.errors import ConfigError
+from hf_llava_vqa.training import config as configuration
 
 
 @pytest.mark.parametrize(
@@ -30,3 +31,11 @@ def test_defaults_suit_the_cpu_and_never_cut(tmp_path: Path) -> None:
     config = VqaConfig(output_dir=str(tmp_path), use_cpu=True)
     assert (config.bf16, config.max_length, config.answer_target) == (False, None, "votes")
     assert config.ddp_find_unused_parameters is False
+
+
+def test_a_card_without_bfloat16_is_refused_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(configuration.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(configuration.torch.cuda, "get_device_name", lambda: "Tesla V100")
+    monkeypatch.setattr(configuration, "is_torch_bf16_gpu_available", lambda: False)
+    with pytest.raises(ConfigError, match=r"Tesla V100 has no bfloat16.*--bf16 False --dtype float32"):
+        VqaConfig(output_dir=str(tmp_path))

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from hf_llava_vqa.data.files import read_json
 from hf_llava_vqa.errors import ConfigError, ImageError, RecordError
-from hf_llava_vqa.images import open_image, read_image_bytes
+from hf_llava_vqa.images import open_image, path_inside, read_image_bytes
 from hf_llava_vqa.records import FEATURES, SCHEMA_VERSION, UNDECODED_FEATURES, validate_record
 
 MANIFEST = "manifest.json"
@@ -254,7 +254,10 @@ def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
 
 
 def _checked_shard(folder: Path, shard: dict[str, Any]) -> str:
-    path = folder / shard["file"]
+    try:
+        path = path_inside(folder, shard["file"])  # the manifest may be somebody else's
+    except ImageError as error:
+        raise RecordError(f"{folder / MANIFEST}: {error}") from error
     if not path.is_file():
         raise RecordError(f"{path}: the manifest lists it, but it is missing; {_AGAIN}")
     size = path.stat().st_size

@@ -296,6 +296,10 @@ def test_shards_are_checked_against_the_manifest(tmp_path, streaming):
             lambda path: path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 0')),
             "schema_version is 0, this version reads 1: prepare the data again",
         ),
+        (
+            lambda path: path.write_text(path.read_text().replace("data/train", "../other/train")),
+            "manifest.json: unsafe name '../other/train-00000-of-00001.parquet'",
+        ),
     ],
 )
 def test_a_manifest_that_cannot_be_used(tmp_path, change, message):

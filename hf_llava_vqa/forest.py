@@ -41,7 +41,7 @@ class Tree:
 
 @dataclass(frozen=True)
 class Row:
-    """L tokens of one or more trees. `trees[k]` is the index of the k-th placed tree, `starts[k]` its first token."""
+    """L tokens of one or more trees. `trees[k]` is the index of the k-th placed tree."""
 
     input_ids: np.ndarray  # [L] int64
     position_ids: np.ndarray  # [L] int64
@@ -49,7 +49,6 @@ class Row:
     labels: np.ndarray  # [L] int64, -100 where not supervised
     weights: np.ndarray  # [L] float32
     trees: list[int]
-    starts: list[int]
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -260,7 +259,6 @@ def _row(trees: Sequence[Tree], members: list[int]) -> Row:
         labels=np.where(supervised, input_ids, IGNORE_INDEX),
         weights=np.concatenate([tree.weights for tree in placed]).astype(np.float32),
         trees=members,
-        starts=starts,
     )
 
 

@@ -88,9 +88,7 @@ def _facts(trainer: Trainer) -> str:
 
 
 def _scores(history: list[dict[str, float]]) -> str:
-    rows = [
-        entry for entry in history if any(key.endswith("_accuracy") and key.startswith("eval_vizwiz") for key in entry)
-    ]
+    rows = [entry for entry in history if "eval_vizwiz_accuracy" in entry]
     if not rows:
         return "No evaluation was run."
     lines = [f"| {row['step']} | {row['eval_vizwiz_accuracy']:.4f} | {row['eval_loss']:.4f} |" for row in rows]

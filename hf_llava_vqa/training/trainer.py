@@ -10,8 +10,9 @@ It overrides, each for one reason:
 - `create_model_card`.
 """
 
+import math
 import time
-from itertools import islice
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -165,7 +166,7 @@ class VqaTrainer(SFTTrainer):
             return {}
         started = time.perf_counter()
         answers = self._answer_on_all_ranks(asked)
-        benchmark = get_benchmark(asked[0][0]["source"])
+        benchmark = get_benchmark(asked[0][0]["source"] or "vizwiz")  # records of no benchmark are scored as VizWiz
         result = score(
             [answers[dialogue["id"]] for _, dialogue in asked],
             [dialogue["answers"] for _, dialogue in asked],
@@ -179,7 +180,7 @@ class VqaTrainer(SFTTrainer):
     def _answer_on_all_ranks(self, asked: list[Question]) -> dict[str, str]:
         """Dialogue id -> answer. Every rank answers equally many questions, so that none waits for a collective."""
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        padded = asked + asked[: -len(asked) % world]
+        padded = islice(cycle(asked), math.ceil(len(asked) / world) * world)
         mine = [{**record, "dialogues": [dialogue]} for record, dialogue in islice(padded, rank, None, world)]
         with self.accelerator.autocast():  # `generate` goes past the forward that accelerate wrapped
             answered = answer_questions(

@@ -102,6 +102,25 @@ def test_answers_of_all_ranks_cover_every_question(tmp_path, tiny_llava, records
     assert trainer._answer_on_all_ranks(asked).keys() == {d["id"] for _, d in asked}
 
 
+@pytest.mark.parametrize("world", [2, 8])
+def test_every_rank_answers_equally_many_questions(tmp_path, tiny_llava, records, monkeypatch, world) -> None:
+    trainer = make_trainer(tmp_path, tiny_llava, records)
+    asked = [(row, d) for row in records.select(range(2)) for d in row["dialogues"]][:3]
+    answered: list[list[str]] = []
+    monkeypatch.setattr("hf_llava_vqa.training.trainer.gather_object", lambda pairs: answered.append(pairs) or pairs)
+    monkeypatch.setattr(type(trainer.accelerator), "num_processes", world)
+    for rank in range(world):
+        monkeypatch.setattr(type(trainer.accelerator), "process_index", rank)
+        trainer._answer_on_all_ranks(asked)
+    assert {len(pairs) for pairs in answered} == {-(-3 // world)}
+    assert {name for pairs in answered for name, _ in pairs} == {d["id"] for _, d in asked}
+
+
+def test_records_of_no_benchmark_are_scored_as_vizwiz(tmp_path, tiny_llava, records) -> None:
+    plain = records.map(lambda row: {"source": ""})
+    assert "eval_vizwiz_accuracy" in make_trainer(tmp_path, tiny_llava, plain).evaluate()
+
+
 def test_bfloat16_trains_in_float32_and_evaluates(tmp_path, tiny_llava, records) -> None:
     trainer = make_trainer(tmp_path, tiny_llava, records, bf16=True, dtype="bfloat16")
     trained = {p.dtype for p in trainer.model.parameters() if p.requires_grad}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from PIL import Image
 from transformers import LlavaForConditionalGeneration
@@ -17,6 +18,9 @@ from hf_llava_vqa.records import UNDECODED_FEATURES, make_dialogue, make_record
 SIDE = 28  # pixels: what the tiny model reads
 QUESTIONS = ["What is this?", "What colour is the box?", "Is there a dog?", "How many bottles are there?", "Why?"]
 ANSWERS = ["yes", "no", "a red can", "Two bottles.", "two bottles", "unanswerable", "blue"]
+
+FUZZ = settings(max_examples=2000, database=None, suppress_health_check=[HealthCheck.too_slow])
+"""For tests that feed damaged files to a reader: only a `VqaError` may come out. Inputs are kept tiny."""
 
 
 @cache
@@ -54,6 +58,16 @@ def dataset(records: Sequence[dict[str, Any]]) -> Dataset:
 def colour(number: int) -> tuple[int, int, int]:
     """A colour of its own for each of 512 numbers."""
     return 32 * (number % 8), 32 * (number // 8 % 8), 32 * (number // 64 % 8)
+
+
+@st.composite
+def damaged(draw: st.DrawFn, data: bytes) -> bytes:
+    """The bytes of a file with 1-3 stretches of at most 8 bytes replaced by others, and perhaps its end cut off."""
+    for _ in range(draw(st.integers(1, 3))):
+        start = draw(st.integers(0, len(data)))
+        end = start + draw(st.integers(0, 8))
+        data = data[:start] + draw(st.binary(max_size=8)) + data[end:]
+    return data[: draw(st.integers(0, len(data)))] if draw(st.booleans()) else data
 
 
 @st.composite

@@ -52,7 +52,8 @@ def as_record(row: dict[str, Any]) -> dict[str, Any]:
     turns = row["messages"] if "messages" in row else _completion_turns(row)
     turns = [{"role": turn["role"], "content": _plain_text(turn["content"])} for turn in turns]
     dialogue = {"id": str(row.get("id", "row")), "turns": turns, "answers": []}
-    return {"image_id": dialogue["id"], "images": images, "source": "", "dialogues": [dialogue]}
+    record = {"image_id": dialogue["id"], "images": images, "source": "", "dialogues": [dialogue]}
+    return record if row.get("epoch") is None else {**record, "epoch": row["epoch"]}
 
 
 def _completion_turns(row: dict[str, Any]) -> list[dict[str, Any]]:
@@ -92,7 +93,7 @@ class VqaCollator:
         max_questions_per_row: a record with more dialogues becomes several trees.
         mask: `dense` or `compact`.
         instruction: replaces the benchmark's instruction to the model.
-        seed: for `answer_target="sample"`, with the `epoch` attribute.
+        seed: for `answer_target="sample"`, with the row's `epoch`, or the `epoch` attribute for rows without one.
 
     Raises:
         VqaError: naming the dialogue, for a path that cannot be built, is too long or has nothing to train on.
@@ -177,10 +178,14 @@ class VqaCollator:
             raise PromptError("has no answers to train on; give it answers or leave it out")
         answers = [answer["answer"] for answer in dialogue["answers"]]
         targets = weighted_answers(
-            answers, self.answer_target, seed=self.seed, epoch=self.epoch, dialogue_id=dialogue["id"]
+            answers, self.answer_target, seed=self.seed, epoch=self._epoch(record), dialogue_id=dialogue["id"]
         )
         for text, weight in targets:
             yield self._encode([*turns, {"role": "assistant", "content": text}]), weight
+
+    def _epoch(self, record: dict[str, Any]) -> int:
+        """The pass over the data: a streamed row says its own, as a batch can hold the end of one and the next."""
+        return record.get("epoch", self.epoch)
 
     def _encode(self, turns: list[prompts.Turn]) -> forest.Path:
         ids, supervised = prompts.encode(turns, self.processor.tokenizer, self.template)

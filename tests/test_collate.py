@@ -92,6 +92,21 @@ def test_sample_is_drawn_anew_each_epoch(collator: Callable[..., VqaCollator]) -
     assert len(drawn) == len(QUESTIONS)
 
 
+def test_a_row_that_says_its_epoch_is_believed(collator: Callable[..., VqaCollator]) -> None:
+    sampling = collator(answer_target="sample")
+    row = record("r", [question("q", answers=QUESTIONS)])
+    by_attribute, by_row = [], []
+    for sampling.epoch in range(8):
+        by_attribute.append(sampling([row])["labels"].tolist())
+    for epoch in range(8):
+        by_row.append(sampling([{**row, "epoch": epoch}])["labels"].tolist())
+    assert by_row == by_attribute
+    assert len({str(labels) for labels in by_row}) > 1
+    trl = {"prompt": "Why?", "completion": "so"}
+    assert as_record({**trl, "epoch": 3})["epoch"] == 3
+    assert "epoch" not in as_record({**trl, "epoch": None})
+
+
 def test_instruction_comes_from_the_benchmark_unless_given(
     collator: Callable[..., VqaCollator], processor: Any
 ) -> None:

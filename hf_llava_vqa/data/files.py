@@ -7,10 +7,11 @@ import json
 import os
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from hf_llava_vqa.errors import ConfigError, RecordError
+from hf_llava_vqa.errors import ConfigError, ImageError, RecordError
 from hf_llava_vqa.images import path_inside
 
 _JSON_KINDS = {dict: "an object", list: "a list", str: "a string", bool: "a truth value", type(None): "null"}
@@ -26,19 +27,31 @@ class ImageStore(Protocol):
 
 
 class ImageFolder:
-    """A folder of images, listed once: no file is touched to find out whether it is there."""
+    """A folder of images, in itself or in folders below. Each is listed once: no image is touched to be found."""
 
     def __init__(self, folder: Path) -> None:
         self.place = os.path.abspath(folder)
-        with os.scandir(self.place) as entries:
-            self._files = {entry.name for entry in entries if entry.is_file(follow_symlinks=False)}
+        self._files: dict[str, set[str]] = {}  # by folder below the place
 
     def locate(self, name: str) -> str | None:
         """Return the absolute path of the image, or None. Raises ImageError for a name that leads out."""
-        if name in self._files:
+        folder, _, file = name.rpartition("/")
+        if file in self._files_in(folder):
             return os.path.join(self.place, name)
         path = path_inside(self.place, name)
-        return str(path) if path.is_file() else None
+        return str(path) if os.path.isfile(path) else None
+
+    def _files_in(self, folder: str) -> set[str]:
+        if folder not in self._files:
+            self._files[folder] = self._list(folder)
+        return self._files[folder]
+
+    def _list(self, folder: str) -> set[str]:
+        try:
+            with os.scandir(path_inside(self.place, folder) if folder else self.place) as entries:
+                return {entry.name for entry in entries if entry.is_file(follow_symlinks=False)}
+        except (ImageError, OSError):  # whatever is wrong with it, `locate` says it of the image's full name
+            return set()
 
 
 class ImageArchive:
@@ -93,30 +106,46 @@ def find_source(
     if root is not None and not Path(root).is_dir():
         raise RecordError(f"{root}: no such folder")
     file = str(annotations) if annotations is not None else _find_annotations(Path(root or ""), split)
-    return file, open_images(images if images is not None else _find_images(Path(root or ""), split))
+    return file, open_images(images if images is not None else find_place(root or "", split))
 
 
 def _find_annotations(root: Path, split: str) -> str:
-    for path in (root / f"{split}.json", root / "Annotations" / f"{split}.json"):
-        if path.is_file():
-            return str(path)
-    archive = root / "Annotations.zip"
-    if archive.is_file():
-        for member in _members(archive):
-            if f"/{member}".endswith(f"/{split}.json"):
-                return zip_path(archive, member)
+    name = f"{split}.json"
+    return find_file(root, [name, f"Annotations/{name}"], archive="Annotations.zip", keyword="annotations")
+
+
+def find_file(root: str | Path, names: Sequence[str], *, archive: str, keyword: str) -> str:
+    """Find an annotation file: the first of `names` that lies in `root`, or a member of `archive` called `names[0]`.
+
+    Raises:
+        RecordError: there is none; says what was looked for, and by which `keyword` the file can be named.
+    """
+    for name in names:
+        if Path(root, name).is_file():
+            return str(Path(root, name))
+    if Path(root, archive).is_file():
+        for member in _members(Path(root, archive)):
+            if f"/{member}".endswith(f"/{names[0]}"):
+                return zip_path(Path(root, archive), member)
     raise RecordError(
-        f"{root}: no {split}.json, Annotations/{split}.json or Annotations.zip holding it; "
-        "download the annotations into it, or name the file as annotations"
+        f"{root}: no {', '.join(names)} or {archive} holding it; "
+        f"download the annotations into it, or name the file as {keyword}"
     )
 
 
-def _find_images(root: Path, split: str) -> Path:
-    for path in (root / split, root / f"{split}.zip"):
-        if path.exists():
-            return path
+def find_place(root: str | Path, *names: str) -> Path:
+    """Find images: the first folder of one of these names in `root`, or else zip archive.
+
+    Raises:
+        RecordError: there is none.
+    """
+    archives = [f"{name}.zip" for name in names]
+    for place in (Path(root, name) for name in (*names, *archives)):
+        if place.exists():
+            return place
     raise RecordError(
-        f"{root}: no folder {split} and no {split}.zip; download the images into it, or name their place as images"
+        f"{root}: no folder {' or '.join(names)} and no {' or '.join(archives)}; "
+        "download the images into it, or name their place as images"
     )
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from hf_llava_vqa.data.benchmark import Benchmark, Prediction
 from hf_llava_vqa.data.files import ImageStore, find_source, in_line, kind_of, read_json
-from hf_llava_vqa.errors import ImageError, RecordError
+from hf_llava_vqa.data.questions import check_storable, locate_all
+from hf_llava_vqa.errors import RecordError
 from hf_llava_vqa.records import make_dialogue, make_record
 
 INSTRUCTION = (
@@ -80,7 +81,7 @@ def group_rows(
     for label, row in rows:
         _check_row(row, f"{file}, row {label}", needs_answers=split not in _SPLITS_WITHOUT_ANSWERS)
         grouped.setdefault(row["image"], []).append((label, row))
-    paths = _locate_all(grouped, store, file)
+    paths = locate_all({name: f"{file}, row {entries[0][0]}" for name, entries in grouped.items()}, store)
     _check_stems(grouped, file)
     for name, entries in grouped.items():
         yield make_record(
@@ -126,10 +127,7 @@ def _check_row(row: Any, where: str, *, needs_answers: bool) -> None:
         raise RecordError(f"{where}: answer_type must be a string, found {_value(row, 'answer_type')}")
     if row.get("answerable", -1) not in (1, 0, -1):
         raise RecordError(f"{where}: answerable must be 1 or 0, found {row['answerable']!r}")
-    try:
-        json.dumps(row, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        raise RecordError(f"{where}: a broken character (half a surrogate pair); remove it") from None
+    check_storable(row, where)
 
 
 def _check_answers(answers: Any, where: str) -> None:
@@ -158,26 +156,6 @@ def _check_stems(grouped: Mapping[str, list[LabelledRow]], file: str) -> None:
         if other != name:
             both = f"{in_line(name)} and {in_line(other)}"
             raise RecordError(f"{file}, row {entries[0][0]}: {both} differ in their suffix only; rename one")
-
-
-def _locate_all(grouped: Mapping[str, list[LabelledRow]], store: ImageStore, file: str) -> dict[str, str]:
-    paths: dict[str, str] = {}
-    missing: list[str] = []
-    for name, entries in grouped.items():
-        try:
-            path = store.locate(name)
-        except (ImageError, RecordError) as error:
-            raise RecordError(f"{file}, row {entries[0][0]}: {error}") from error
-        if path is None:
-            missing.append(name)
-        else:
-            paths[name] = path
-    if missing:
-        raise RecordError(
-            f"{file}, row {grouped[missing[0]][0][0]}: image {in_line(missing[0])} is not in {store.place} "
-            f"({len(missing)} of {len(grouped)} images are missing); add them, or name their place as images"
-        )
-    return paths
 
 
 def submit(predictions: Sequence[Prediction], path: Path) -> None:

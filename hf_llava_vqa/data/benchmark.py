@@ -9,6 +9,10 @@ Prediction = dict[str, Any]
 """What a model answered: `{"id", "image_id", "question", "answer", "confidence"}`."""
 
 
+SHORT_ANSWER = "Answer the question using a single word or phrase."
+"""What LLaVA-1.5 appends to questions with short answers, in training and evaluation."""
+
+
 @dataclass(frozen=True)
 class Benchmark:
     """A data set with a way to ask and to score. Each benchmark is one file of this folder."""

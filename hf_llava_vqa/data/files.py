@@ -7,7 +7,6 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -103,50 +102,60 @@ def find_source(
     """
     if root is None and (annotations is None or images is None):
         raise ConfigError("give root (the folder with the files as published), or both annotations and images")
-    if root is not None and not Path(root).is_dir():
-        raise RecordError(f"{root}: no such folder")
-    file = str(annotations) if annotations is not None else _find_annotations(Path(root or ""), split)
-    return file, open_images(images if images is not None else find_place(root or "", split))
-
-
-def _find_annotations(root: Path, split: str) -> str:
     name = f"{split}.json"
-    return find_file(root, [name, f"Annotations/{name}"], archive="Annotations.zip", keyword="annotations")
+    file = find_file(root, annotations, name, f"Annotations/{name}", archive="Annotations.zip", keyword="annotations")
+    return file, find_images(root, images, split)
 
 
-def find_file(root: str | Path, names: Sequence[str], *, archive: str, keyword: str) -> str:
-    """Find an annotation file: the first of `names` that lies in `root`, or a member of `archive` called `names[0]`.
+def find_file(root: str | Path | None, given: str | Path | None, *names: str, archive: str, keyword: str) -> str:
+    """Find an annotation file: `given`, the first of `names` in `root`, or the member of `archive` called `names[0]`.
 
     Raises:
-        RecordError: there is none; says what was looked for, and by which `keyword` the file can be named.
+        ConfigError: there is neither `given` nor `root`.
+        RecordError: there is no such file; says what was looked for, and by which `keyword` the file can be named.
     """
+    if given is not None:
+        return str(given)
+    root = _checked_root(root, keyword)
     for name in names:
-        if Path(root, name).is_file():
-            return str(Path(root, name))
-    if Path(root, archive).is_file():
-        for member in _members(Path(root, archive)):
+        if (root / name).is_file():
+            return str(root / name)
+    if (root / archive).is_file():
+        for member in _members(root / archive):
             if f"/{member}".endswith(f"/{names[0]}"):
-                return zip_path(Path(root, archive), member)
+                return zip_path(root / archive, member)
     raise RecordError(
         f"{root}: no {', '.join(names)} or {archive} holding it; "
         f"download the annotations into it, or name the file as {keyword}"
     )
 
 
-def find_place(root: str | Path, *names: str) -> Path:
-    """Find images: the first folder of one of these names in `root`, or else zip archive.
+def find_images(root: str | Path | None, given: str | Path | None, *names: str) -> ImageStore:
+    """Open a place with images: `given`, or the first folder of one of these names in `root`, or else zip archive.
 
     Raises:
-        RecordError: there is none.
+        ConfigError: there is neither `given` nor `root`.
+        RecordError: there is no such place.
     """
+    if given is not None:
+        return open_images(given)
+    root = _checked_root(root, "images")
     archives = [f"{name}.zip" for name in names]
-    for place in (Path(root, name) for name in (*names, *archives)):
-        if place.exists():
-            return place
+    for name in (*names, *archives):
+        if (root / name).exists():
+            return open_images(root / name)
     raise RecordError(
         f"{root}: no folder {' or '.join(names)} and no {' or '.join(archives)}; "
         "download the images into it, or name their place as images"
     )
+
+
+def _checked_root(root: str | Path | None, keyword: str) -> Path:
+    if root is None:
+        raise ConfigError(f"give root (the folder with the files as published), or {keyword}")
+    if not Path(root).is_dir():
+        raise RecordError(f"{root}: no such folder")
+    return Path(root)
 
 
 def _members(archive: Path) -> list[str]:

@@ -58,18 +58,24 @@ class ImageArchive:
 
     def __init__(self, archive: Path) -> None:
         self.place = os.path.abspath(archive)
-        self._members: dict[str, list[str]] = {}
+        self._members: dict[str, list[str]] = {}  # by name, and by every shorter name without its first folders
         for member in _members(archive):
-            self._members.setdefault(member.rpartition("/")[2], []).append(member)
+            for name in _endings(member):
+                self._members.setdefault(name, []).append(member)
 
     def locate(self, name: str) -> str | None:
         """Return the `zip://` path of the image, or None. Raises RecordError if several members fit."""
-        candidates = self._members.get(name.rpartition("/")[2], [])
-        fitting = [member for member in candidates if f"/{member}".endswith(f"/{name}")]
+        fitting = self._members.get(name, [])
         if len(fitting) > 1:
             first, second = map(in_line, fitting[:2])
             raise RecordError(f"{self.place}: {in_line(name)} could be {first} or {second}; unpack the right folder")
         return zip_path(self.place, fitting[0]) if fitting else None
+
+
+def _endings(path: str) -> list[str]:
+    """`a/b/c` as itself, as `b/c` and as `c`."""
+    parts = path.split("/")
+    return ["/".join(parts[start:]) for start in range(len(parts))]
 
 
 def zip_path(archive: str | Path, member: str) -> str:
@@ -173,7 +179,7 @@ def read_json(file: str) -> Any:
         RecordError: the file is missing, not UTF-8 or not JSON; with line and column.
     """
     try:
-        return json.loads(_read_bytes(file).decode("utf-8-sig"))
+        return json.loads(read_bytes(file).decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise RecordError(f"{file}: not UTF-8 at byte {error.start}; save it as UTF-8") from error
     except json.JSONDecodeError as error:
@@ -183,7 +189,12 @@ def read_json(file: str) -> Any:
         raise RecordError(f"{file}: JSON that cannot be read: {error}") from error
 
 
-def _read_bytes(file: str) -> bytes:
+def read_bytes(file: str) -> bytes:
+    """Read a file, or a member of an archive named by `zip_path`.
+
+    Raises:
+        RecordError: it is missing or damaged.
+    """
     try:
         if not file.startswith("zip://"):
             return Path(file).read_bytes()

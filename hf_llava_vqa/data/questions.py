@@ -36,14 +36,19 @@ class Fields:
 
     def text(self, key: str) -> str:
         """A string with something in it."""
-        text: str = self._get(key, str)
+        text = self.string(key)
         if not text.strip():
             raise RecordError(f"{self.where}: {key} is empty; fill it in or remove the row")
         return text
 
+    def string(self, key: str) -> str:
+        """A string, perhaps empty."""
+        string: str = self._get(key, str)
+        return string
+
     def optional_text(self, key: str) -> str:
         """A string; "" where the field is missing or null."""
-        return self._get(key, str) if self.row.get(key) is not None else ""
+        return self.string(key) if self.row.get(key) is not None else ""
 
     def integer(self, key: str) -> int:
         """A whole number from 0 on."""

@@ -58,24 +58,23 @@ class ImageArchive:
 
     def __init__(self, archive: Path) -> None:
         self.place = os.path.abspath(archive)
-        self._members: dict[str, list[str]] = {}  # by name, and by every shorter name without its first folders
+        self._members: dict[str, list[str]] = {}  # by the last part of their names, and by the last two
         for member in _members(archive):
-            for name in _endings(member):
-                self._members.setdefault(name, []).append(member)
+            for key in dict.fromkeys((_ending(member, 1), _ending(member, 2))):
+                self._members.setdefault(key, []).append(member)
 
     def locate(self, name: str) -> str | None:
         """Return the `zip://` path of the image, or None. Raises RecordError if several members fit."""
-        fitting = self._members.get(name, [])
+        candidates = self._members.get(_ending(name, 2), [])
+        fitting = [member for member in candidates if f"/{member}".endswith(f"/{name}")]
         if len(fitting) > 1:
             first, second = map(in_line, fitting[:2])
             raise RecordError(f"{self.place}: {in_line(name)} could be {first} or {second}; unpack the right folder")
         return zip_path(self.place, fitting[0]) if fitting else None
 
 
-def _endings(path: str) -> list[str]:
-    """`a/b/c` as itself, as `b/c` and as `c`."""
-    parts = path.split("/")
-    return ["/".join(parts[start:]) for start in range(len(parts))]
+def _ending(path: str, parts: int) -> str:
+    return "/".join(path.rsplit("/", parts)[-parts:])
 
 
 def zip_path(archive: str | Path, member: str) -> str:

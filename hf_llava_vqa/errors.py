@@ -38,8 +38,24 @@ class ModelError(VqaError):
     """A checkpoint that is not what the command needs."""
 
 
+class TrainingError(VqaError):
+    """A training run that cannot go on: its numbers, its loader or a rank of it failed."""
+
+
+class TrainingStopped(Exception):
+    """Training ended early because it was told to, with everything saved: no mistake, but not the end either.
+
+    Attributes:
+        exit_code: 128 + the number of the signal, as shells report it.
+    """
+
+    def __init__(self, message: str, *, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number
+
+
 def cli(main: Callable[[], None]) -> Callable[[], None]:
-    """Decorate a script's `main`: a `VqaError` becomes one line on stderr and exit code 2."""
+    """Decorate a script's `main`: a `VqaError` becomes one line on stderr and exit code 2; a stop has its own code."""
 
     @functools.wraps(main)
     def run() -> None:
@@ -48,6 +64,9 @@ def cli(main: Callable[[], None]) -> Callable[[], None]:
         except VqaError as error:
             tqdm.write(f"error: {_message(error)}", file=sys.stderr)  # on a line of its own, also beside a bar
             sys.exit(2)
+        except TrainingStopped as stop:
+            tqdm.write(f"stopped: {stop}", file=sys.stderr)
+            sys.exit(stop.exit_code)
 
     return run
 

@@ -1,0 +1,7 @@
+"""Guards: what a training run does when it is told to stop, when its numbers, its loader, a rank or the disk fail."""
+
+from hf_llava_vqa.training.guards.nonfinite import NonFiniteGuard
+from hf_llava_vqa.training.guards.reading import WatchedCollator
+from hf_llava_vqa.training.guards.signals import StopOnSignal
+
+__all__ = ["NonFiniteGuard", "StopOnSignal", "WatchedCollator"]

@@ -10,6 +10,7 @@ import pyarrow as pa
 from datasets import Dataset, IterableDataset, NamedSplit
 
 from hf_llava_vqa.data.benchmark import Benchmark
+from hf_llava_vqa.data.row_groups import TableGroups
 from hf_llava_vqa.data.shards import MANIFEST, read_shards
 from hf_llava_vqa.errors import ConfigError
 from hf_llava_vqa.records import UNDECODED_FEATURES
@@ -18,10 +19,9 @@ BENCHMARKS = {
     "vizwiz": "hf_llava_vqa.data.vizwiz",
     "vizwiz_competition": "hf_llava_vqa.data.vizwiz_competition",
     "easy_vqa": "hf_llava_vqa.data.easy_vqa",
+    "dacon": "hf_llava_vqa.data.dacon",
 }
 """The module of each benchmark; it is imported when the benchmark is asked for."""
-
-_STREAM_SHARDS = 64  # ranks times loader workers that can share a stream without reading each other's rows
 
 
 def get_benchmark(name: str) -> Benchmark:
@@ -46,7 +46,7 @@ def load_records(
     Args:
         source: a key of `BENCHMARKS`, or "parquet" for a prepared set.
         split: may be left out of a prepared set that has one split only.
-        streaming: return an `IterableDataset` with the same rows in the same order.
+        streaming: return a `RecordStream` with the same rows in the same order; training reads it in its own order.
         paths: where the files are: `root`, or `annotations` and `images`; `path` for "parquet".
 
     Raises:
@@ -66,8 +66,11 @@ def load_records(
     if split not in benchmark.splits:
         raise ConfigError(f"{source}: split must be one of {', '.join(benchmark.splits)}, not {split!r}")
     table = pa.Table.from_pylist(list(benchmark.read(split, **paths)), schema=UNDECODED_FEATURES.arrow_schema)
-    rows = Dataset(table, split=NamedSplit(split))
-    return rows.to_iterable_dataset(num_shards=min(_STREAM_SHARDS, len(rows))) if streaming else rows
+    if streaming:
+        from hf_llava_vqa.data.streams import RecordStream  # imports torch, which a data set does without
+
+        return RecordStream([TableGroups(table)], split=split)
+    return Dataset(table, split=NamedSplit(split))
 
 
 def load_folder(

@@ -20,19 +20,17 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import Dataset, IterableDataset, NamedSplit, load_dataset
+from datasets import Dataset, IterableDataset, load_dataset
 from tqdm import tqdm
 
 from hf_llava_vqa.data.files import read_json
+from hf_llava_vqa.data.row_groups import ROW_GROUP_SIZE, VIRTUAL_READERS, ParquetGroups, Shard, combined_fingerprint
 from hf_llava_vqa.errors import ConfigError, ImageError, RecordError
 from hf_llava_vqa.images import open_image, path_inside, read_image_bytes
 from hf_llava_vqa.records import FEATURES, SCHEMA_VERSION, UNDECODED_FEATURES, validate_record
 
 MANIFEST = "manifest.json"
-VIRTUAL_READERS = 64
-"""How many parts a stream of the set is dealt to; ranks times loader workers should divide it."""
-
-_MANIFEST_KEYS = ("schema_version", "source", "splits", "virtual_readers", "seed")
+_MANIFEST_KEYS = ("schema_version", "source", "splits", "virtual_readers", "row_group_size", "seed")
 _AGAIN = "copy the folder again, or prepare it again with scripts/prepare_data.py"
 
 Record = dict[str, Any]
@@ -44,7 +42,7 @@ def write_shards(
     *,
     split: str,
     rows_per_shard: int = 512,
-    row_group_size: int = 32,
+    row_group_size: int = ROW_GROUP_SIZE,
     seed: int = 0,
     progress: bool = False,
 ) -> dict[str, Any]:
@@ -56,6 +54,7 @@ def write_shards(
     Args:
         records: of one source; a `Dataset` is read row by row.
         split: names the shards; letters, digits and underscores.
+        row_group_size: rows that are read together; one for all splits of a folder.
         seed: of the order of the rows; one for all splits of a folder.
         progress: show a bar, if stderr is a terminal.
 
@@ -65,12 +64,13 @@ def write_shards(
     Raises:
         RecordError: a record that breaks the format, an image id or dialogue id that occurs twice, several sources.
         ImageError: an image that cannot be opened; names the record and the file.
-        ConfigError: a split that cannot be named so or is there already, or another seed than the folder's.
+        ConfigError: a split that cannot be named so or is there already, or another seed or row group size
+            than the folder's.
     """
     folder = Path(folder)
     rows = _undecoded(records) if isinstance(records, Dataset) else list(records)
     order = _shuffled(rows, seed)
-    manifest = _open_folder(folder, split, seed)
+    manifest = _open_folder(folder, split, seed, row_group_size)
     tally = _Tally(source=manifest["source"])
     bar = tqdm(order, desc=f"writing {split}", unit="image", disable=None if progress else True)
     embedded = (_embed(rows[index], tally) for index in bar)
@@ -99,31 +99,34 @@ def read_shards(folder: str | Path, *, split: str | None = None, streaming: bool
         RecordError: no manifest, another schema version, or a shard that is missing or has another size.
     """
     folder = Path(folder)
-    splits = _read_manifest(folder)["splits"]
+    manifest = _read_manifest(folder)
+    split = _chosen_split(folder, manifest, split)
+    listed = manifest["splits"][split]["shards"]
+    files = [_checked_shard(folder, shard) for shard in listed]
+    if not streaming:
+        data_files = {split: [glob.escape(file) for file in files]}
+        return load_dataset("parquet", data_files=data_files, split=split, features=UNDECODED_FEATURES)
+
+    from hf_llava_vqa.data.streams import RecordStream  # imports torch, which the rest of this file does without
+
+    order = [manifest["seed"], manifest["row_group_size"], *((shard["rows"], shard["sha256"]) for shard in listed)]
+    groups = ParquetGroups(
+        shards=tuple(Shard(file, shard["rows"], shard["bytes"]) for file, shard in zip(files, listed, strict=True)),
+        row_group_size=manifest["row_group_size"],
+        virtual_readers=manifest["virtual_readers"],
+        fingerprint=combined_fingerprint(order),
+    )
+    return RecordStream([groups], split=split)
+
+
+def _chosen_split(folder: Path, manifest: dict[str, Any], split: str | None) -> str:
+    splits = manifest["splits"]
     if split is None and len(splits) == 1:
         (split,) = splits
-    if split not in splits:
+    if split is None or split not in splits:
         there = f"there are {', '.join(splits)}" if splits else "it is empty, as preparing it did not finish"
         raise ConfigError(f"{folder} has no split {split!r}; {there}")
-    files = [_checked_shard(folder, shard) for shard in splits[split]["shards"]]
-    if streaming:
-        return IterableDataset.from_generator(
-            _stream_rows, features=UNDECODED_FEATURES, gen_kwargs={"files": files}, split=NamedSplit(split)
-        )
-    return load_dataset(
-        "parquet",
-        data_files={split: [glob.escape(file) for file in files]},
-        split=split,
-        features=UNDECODED_FEATURES,
-    )
-
-
-def _stream_rows(files: list[str]) -> Iterator[Record]:
-    # The Parquet reader of `datasets` can abort the process at exit when a stream is left early (apache/arrow#45214).
-    for file in files:
-        with pq.ParquetFile(file) as shard:
-            for group in range(shard.num_row_groups):
-                yield from shard.read_row_group(group).to_pylist()
+    return split
 
 
 class _Tally:
@@ -191,8 +194,10 @@ def _write_shard(path: Path, rows: Iterator[Record], row_group_size: int) -> dic
     unfinished = path.with_name(path.name + ".incomplete")
     schema = FEATURES.arrow_schema
     count = 0
-    # No dictionary, since no two photos are the same; the page index lets readers skip to a row.
-    with pq.ParquetWriter(unfinished, schema, use_dictionary=False, write_page_index=True) as writer:
+    # No dictionary, since no two photos are the same, and no statistics, which skip nothing in a shuffled set but would
+    # be most of the footer that a stream reads; the page index lets readers skip to a row.
+    options = {"use_dictionary": False, "write_statistics": False, "write_page_index": True}
+    with pq.ParquetWriter(unfinished, schema, **options) as writer:
         while group := list(islice(rows, row_group_size)):
             writer.write_table(pa.Table.from_pylist(group, schema=schema))
             count += len(group)
@@ -204,7 +209,7 @@ def _write_shard(path: Path, rows: Iterator[Record], row_group_size: int) -> dic
     return {"rows": count, "bytes": size, "sha256": digest}
 
 
-def _open_folder(folder: Path, split: str, seed: int) -> dict[str, Any]:
+def _open_folder(folder: Path, split: str, seed: int, row_group_size: int) -> dict[str, Any]:
     """Make the folder ready for a new split: check what it holds and remove what an interrupted run left."""
     if not re.fullmatch(r"\w+", split, re.ASCII):
         raise ConfigError(f"split {split!r}: use letters, digits and underscores, as in train")
@@ -215,11 +220,14 @@ def _open_folder(folder: Path, split: str, seed: int) -> dict[str, Any]:
         raise ConfigError(f"{present[0]} is there already, without a {MANIFEST}; choose an empty folder")
     else:
         manifest = {"schema_version": SCHEMA_VERSION, "source": None, "splits": {}}
-        manifest |= {"virtual_readers": VIRTUAL_READERS, "seed": seed}
+        manifest |= {"virtual_readers": VIRTUAL_READERS, "row_group_size": row_group_size, "seed": seed}
     if split in manifest["splits"]:
         raise ConfigError(f"{folder} holds the split {split} already; delete the folder or choose another")
     if manifest["seed"] != seed:
         raise ConfigError(f"{folder} was prepared with seed {manifest['seed']}, not {seed}; use the same seed")
+    if manifest["row_group_size"] != row_group_size:
+        sizes = f"{manifest['row_group_size']}, not {row_group_size}"
+        raise ConfigError(f"{folder} was prepared with row groups of {sizes}; use the same row group size")
     for leftover in present:
         leftover.unlink()
     (folder / "data").mkdir(parents=True, exist_ok=True)

@@ -111,6 +111,7 @@ def test_the_manifest_says_what_is_there(train, tmp_path):
         "source": "vizwiz",
         "splits": {"train": {"rows": 5, "dialogues": 5, "answers": 50}},
         "virtual_readers": 64,
+        "row_group_size": 1,
         "seed": 7,
     }
     assert [(shard["file"], shard["rows"]) for shard in listed] == [
@@ -217,6 +218,8 @@ def test_nothing_is_overwritten(tmp_path):
         write_shards([text_record("b")], tmp_path, split="train")
     with pytest.raises(ConfigError, match="was prepared with seed 0, not 1; use the same seed"):
         write_shards([text_record("b")], tmp_path, split="val", seed=1)
+    with pytest.raises(ConfigError, match="with row groups of 16, not 8; use the same row group size"):
+        write_shards([text_record("b")], tmp_path, split="val", row_group_size=8)
     assert files_of(tmp_path) == before
 
 

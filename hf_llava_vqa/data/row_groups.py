@@ -1,0 +1,134 @@
+"""Sets of records that are read a row group at a time: from Parquet shards, or from a table in memory."""
+
+import hashlib
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import accumulate
+from typing import Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hf_llava_vqa.data.fingerprints import BATCH_ROWS, table_fingerprint
+from hf_llava_vqa.errors import RecordError
+
+VIRTUAL_READERS = 64
+"""How many readers a stream is dealt to; ranks times rows of a micro-batch times loader workers should divide it."""
+
+ROW_GROUP_SIZE = 16
+"""Rows of a row group, the last one of a shard excepted. A stream holds one group for each of its readers."""
+
+_FOOTERS = 32  # half a megabyte each: what a process keeps, however many shards there are
+
+ReadGroup = Callable[[int], pa.Table]
+
+
+class RowGroups(Protocol):
+    """A set in row groups. It travels to loader workers; what is opened there belongs to the reader it returns."""
+
+    @property
+    def sizes(self) -> Sequence[int]:
+        """Rows of each group."""
+
+    @property
+    def virtual_readers(self) -> int:
+        """How many readers a stream of the set is dealt to."""
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for the same records wherever they lie, in 64 hexadecimal digits."""
+
+    def reader(self) -> ReadGroup:
+        """Return a function that reads a group by its number."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A Parquet file: where it is and how many rows and bytes it has."""
+
+    file: str
+    rows: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class ParquetGroups:
+    """The row groups of a prepared set's split, known from its manifest without opening a shard."""
+
+    shards: tuple[Shard, ...]
+    row_group_size: int
+    virtual_readers: int
+    fingerprint: str
+
+    @cached_property
+    def sizes(self) -> list[int]:
+        """Rows of each group: all of `row_group_size`, but for the last one of a shard."""
+        return [
+            min(self.row_group_size, shard.rows - first)
+            for shard in self.shards
+            for first in range(0, shard.rows, self.row_group_size)
+        ]
+
+    def reader(self) -> ReadGroup:
+        """Return a function that reads a group from its shard. It keeps no file open.
+
+        Raises (the function):
+            RecordError: a shard whose row groups are not those of the manifest, or that cannot be read.
+        """
+        counts = [-(-shard.rows // self.row_group_size) for shard in self.shards]
+        ends = list(accumulate(counts))
+        footer_of = lru_cache(_FOOTERS)(self._footer)
+
+        def read(group: int) -> pa.Table:
+            index = bisect_right(ends, group)
+            footer = footer_of(index)
+            # One thread: Arrow's own can abort the process at exit when a stream is left early (apache/arrow#45214).
+            with pq.ParquetFile(self.shards[index].file, metadata=footer) as file:
+                return file.read_row_group(group - ends[index] + counts[index], use_threads=False)
+
+        return read
+
+    def _footer(self, index: int) -> pq.FileMetaData:
+        shard = self.shards[index]
+        footer = pq.read_metadata(shard.file)
+        sizes = [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
+        full, rest = divmod(shard.rows, self.row_group_size)
+        if sizes != [self.row_group_size] * full + [rest] * (rest > 0):
+            raise RecordError(
+                f"{shard.file}: its row groups are not those the manifest says, {shard.rows} rows in groups of "
+                f"{self.row_group_size}; prepare the set again with scripts/prepare_data.py"
+            )
+        return footer
+
+
+@dataclass(frozen=True)
+class TableGroups:
+    """A table of records in memory, with its images as they were: bytes or the paths of files."""
+
+    table: pa.Table
+    row_group_size: int = ROW_GROUP_SIZE
+    virtual_readers: int = VIRTUAL_READERS
+
+    @cached_property
+    def sizes(self) -> list[int]:
+        """Rows of each group."""
+        rows = self.table.num_rows
+        return [min(self.row_group_size, rows - first) for first in range(0, rows, self.row_group_size)]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Over all columns but the images, whose paths say where the files lie."""
+        table = self.table.drop_columns("images")
+        batches = (table.slice(first, BATCH_ROWS) for first in range(0, table.num_rows, BATCH_ROWS))
+        return table_fingerprint(batches)
+
+    def reader(self) -> ReadGroup:
+        """Return a function that takes a group out of the table."""
+        return lambda group: self.table.slice(group * self.row_group_size, self.row_group_size)
+
+
+def combined_fingerprint(parts: Sequence[object]) -> str:
+    """SHA-256 over what several parts say of themselves."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()

@@ -177,12 +177,27 @@ def read_json(file: str) -> Any:
     Raises:
         RecordError: the file is missing, not UTF-8 or not JSON; with line and column.
     """
+    return _parse_json(_read_text(file), file)
+
+
+def read_json_lines(file: str) -> list[Any]:
+    """Parse a file that holds one JSON value a line; empty lines are skipped. Raises as `read_json`."""
+    lines = enumerate(_read_text(file).split("\n"), start=1)
+    return [_parse_json(line, file, number) for number, line in lines if line.strip()]
+
+
+def _read_text(file: str) -> str:
     try:
-        return json.loads(read_bytes(file).decode("utf-8-sig"))
+        return read_bytes(file).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise RecordError(f"{file}: not UTF-8 at byte {error.start}; save it as UTF-8") from error
+
+
+def _parse_json(text: str, file: str, first_line: int = 1) -> Any:
+    try:
+        return json.loads(text)
     except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
+        where = f"line {first_line + error.lineno - 1}, column {error.colno}"
         raise RecordError(f"{file}: broken JSON at {where}: {error.msg}; download it again") from error
     except (ValueError, RecursionError) as error:
         raise RecordError(f"{file}: JSON that cannot be read: {error}") from error
@@ -202,7 +217,7 @@ def read_bytes(file: str) -> bytes:
             return opened.read(member)
     except FileNotFoundError:
         raise RecordError(f"{file}: no such annotation file") from None
-    except (OSError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise RecordError(f"{file}: cannot be read: {error}") from error
 
 

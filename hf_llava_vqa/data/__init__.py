@@ -2,7 +2,8 @@
 
 import importlib
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,11 @@ BENCHMARKS = {
     "vizwiz_competition": "hf_llava_vqa.data.vizwiz_competition",
     "easy_vqa": "hf_llava_vqa.data.easy_vqa",
     "dacon": "hf_llava_vqa.data.dacon",
+    "llava_json": "hf_llava_vqa.data.llava_json",
+    "vqav2": "hf_llava_vqa.data.vqav2",
+    "gqa": "hf_llava_vqa.data.gqa",
+    "textvqa": "hf_llava_vqa.data.textvqa",
+    "scienceqa": "hf_llava_vqa.data.scienceqa",
 }
 """The module of each benchmark; it is imported when the benchmark is asked for."""
 
@@ -65,12 +71,21 @@ def load_records(
     _check_paths(source, paths, allowed)
     if split not in benchmark.splits:
         raise ConfigError(f"{source}: split must be one of {', '.join(benchmark.splits)}, not {split!r}")
-    table = pa.Table.from_pylist(list(benchmark.read(split, **paths)), schema=UNDECODED_FEATURES.arrow_schema)
+    table = _table(benchmark.read(split, **paths))
     if streaming:
         from hf_llava_vqa.data.streams import RecordStream  # imports torch, which a data set does without
 
         return RecordStream([TableGroups(table)], split=split)
     return Dataset(table, split=NamedSplit(split))
+
+
+def _table(records: Iterator[dict[str, Any]]) -> pa.Table:
+    """Records as a table, made batch by batch: Python's objects take several times the memory of Arrow's."""
+    schema = UNDECODED_FEATURES.arrow_schema
+    batches = []
+    while batch := list(islice(records, 1000)):
+        batches.append(pa.RecordBatch.from_pylist(batch, schema=schema))
+    return pa.Table.from_batches(batches, schema=schema)
 
 
 def load_folder(

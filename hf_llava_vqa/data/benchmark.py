@@ -1,13 +1,11 @@
 """What a benchmark is to the rest of the package: a reader, an instruction, a metric and a submission format."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 Prediction = dict[str, Any]
 """What a model answered: `{"id", "image_id", "question", "answer", "confidence"}`."""
-
 
 SHORT_ANSWER = "Answer the question using a single word or phrase."
 """What LLaVA-1.5 appends to questions with short answers, in training and evaluation."""
@@ -21,7 +19,8 @@ class Benchmark:
     splits: tuple[str, ...]
     read: Callable[..., Iterator[dict[str, Any]]]  # read(split, **paths) -> records, in the order of the source
     instruction: str  # follows each question on a line of its own; "" for none
-    metric: str  # name for `metric_path`
+    metric: str  # name for `metric_path`, "" if its dialogues carry no answers to score against
     metric_variant: str
     submission_file: str  # what the server's file is called, "" if there is no server
-    submit: Callable[[Sequence[Prediction], Path], None] | None  # writes what the evaluation server takes
+    submit: Callable[..., None] | None  # submit(predictions, path[, template]) writes what the evaluation server takes
+    submission_template: str = ""  # the published file that the submission fills in, "" if there is none

@@ -18,7 +18,7 @@ from hf_llava_vqa.errors import cli
 from hf_llava_vqa.models.adapters import lora_config
 from hf_llava_vqa.models.loading import training_model, training_processor
 from hf_llava_vqa.training import VqaTrainer, parse_recipe_args, training_collator
-from hf_llava_vqa.training.checkpoints import save_training_recipe
+from hf_llava_vqa.training.training_recipe import save_training_recipe
 
 
 @cli

@@ -18,7 +18,7 @@ from hf_llava_vqa.generation import Question, questions
 from hf_llava_vqa.metrics.vizwiz_accuracy.answer_rules import answer_accuracy, score
 from hf_llava_vqa.models.loading import ADAPTER_FILE
 from hf_llava_vqa.reports.stats import score_interval
-from hf_llava_vqa.training.checkpoints import RECIPE_FILE, versions
+from hf_llava_vqa.training.training_recipe import RECIPE_FILE, versions
 
 Prediction = dict[str, Any]
 PREDICTIONS_FILE, SCORES_FILE = "predictions.jsonl", "scores.json"

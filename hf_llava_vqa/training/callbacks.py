@@ -1,14 +1,16 @@
-"""What happens beside the training steps: lines printed once at the start, and the collator's epoch."""
+"""What happens beside the training steps: lines printed once at the start, and which epoch it is."""
 
 from itertools import islice
 from typing import Any
 
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from hf_llava_vqa.collate import VqaCollator, as_record
 from hf_llava_vqa.models.adapters import trained_parameters_line
 from hf_llava_vqa.training.config import VqaConfig
+from hf_llava_vqa.training.training_recipe import global_batch
 
 
 class CollatorEpoch(TrainerCallback):
@@ -18,7 +20,27 @@ class CollatorEpoch(TrainerCallback):
         self.collator = collator
 
     def on_epoch_begin(self, args: VqaConfig, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.collator.epoch = round(state.epoch or 0)
+        self.collator.epoch = int(state.epoch or 0)  # in the middle of a pass after a resume
+
+
+class StreamEpoch(TrainerCallback):
+    """Count the passes over a stream of known length, which the Trainer takes for one long epoch.
+
+    With `save_strategy`, `eval_strategy` or `logging_strategy` "epoch", things happen at the first step that ends in
+    a new pass.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+
+    def on_step_end(self, args: VqaConfig, state: TrainerState, control: TrainerControl, **_: Any) -> TrainerControl:
+        batch = global_batch(args)
+        state.epoch = state.global_step * batch / self.rows
+        if int(state.epoch) > int((state.global_step - 1) * batch / self.rows):
+            control.should_log |= args.logging_strategy == IntervalStrategy.EPOCH
+            control.should_evaluate |= args.eval_strategy == IntervalStrategy.EPOCH
+            control.should_save |= args.save_strategy == SaveStrategy.EPOCH
+        return control
 
 
 class StartUpReport(TrainerCallback):
@@ -38,10 +60,10 @@ class StartUpReport(TrainerCallback):
         train_dataloader: Any,
         **_: Any,
     ) -> None:
-        if not state.is_world_process_zero:
+        if not state.is_world_process_zero or state.global_step >= state.max_steps:  # a finished run has no rows left
             return
         records = [as_record(row) for row in islice(train_dataloader.dataset, self.sample)]
-        rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+        rows = global_batch(args)
         share = rows / len(records)
         images = sum(len(record["images"]) for record in records) * share
         questions = sum(len(record["dialogues"]) for record in records) * share

@@ -1,52 +1,131 @@
-"""What a checkpoint holds beyond the Trainer's own files: `training_recipe.json`, enough to run the training again."""
+"""Whole checkpoints: written aside, sealed by a manifest, renamed into place, and checked before they are used again.
 
-import importlib.metadata
+    OUTPUT_DIR/.incomplete/checkpoint-40/     while it is written; whatever is found here later is a leftover
+    OUTPUT_DIR/checkpoint-40/MANIFEST.json    sizes and SHA-256 of its files; written last, so what has it is whole
+
+Every file and folder is synced to disk before the rename, and the rename before anything older is deleted: at no
+moment does a crash leave fewer whole checkpoints than there were.
+"""
+
+import hashlib
 import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from peft.utils import SAFETENSORS_WEIGHTS_NAME
-from safetensors.torch import load_file, save_file
-from transformers import Trainer
-from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from hf_llava_vqa.models.adapters import trained_by_part
+STAGING = ".incomplete"
+MANIFEST_FILE = "MANIFEST.json"
 
-RECIPE_FILE = "training_recipe.json"
-PACKAGES = ("hf-llava-vqa", "torch", "transformers", "trl", "peft", "datasets", "accelerate")
+_NAME = rf"{PREFIX_CHECKPOINT_DIR}-\d+"
+_REPLACED = ".replaced"
 
 
-def versions() -> dict[str, str]:
-    """Installed versions of the packages that decide the numbers."""
-    return {name: importlib.metadata.version(name) for name in PACKAGES}
+def checkpoint_folder(output_dir: str | Path, step: int) -> Path:
+    """Where the checkpoint of an optimizer step stands: the Trainer's own name for it."""
+    return Path(output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{step}"
 
 
-def save_training_recipe(trainer: Trainer, folder: str | Path) -> None:
-    """Write `training_recipe.json`: settings (tokens masked), trained parameters, steps done and versions."""
-    recipe: dict[str, Any] = {
-        "settings": trainer.args.to_dict(),  # the Trainer masks every *_token
-        "trained_parameters": {part: count for part, (count, _) in trained_by_part(trainer.model).items()},
-        "processes": trainer.args.world_size,
-        "global_step": trainer.state.global_step,
-        "versions": versions(),
-    }
-    for name in ("output_dir", "logging_dir"):  # paths of one machine mean nothing on another
-        recipe["settings"].pop(name, None)
-    Path(folder, RECIPE_FILE).write_text(json.dumps(recipe, indent=2, sort_keys=True, default=str) + "\n")
+def staging_folder(checkpoint: Path) -> Path:
+    """The folder in which `checkpoint` is written before it is whole."""
+    return checkpoint.parent / STAGING / checkpoint.name
 
 
-def make_portable(folder: str | Path) -> None:
-    """Leave safetensors and JSON in a saved folder, under names that every loader finds.
+def clear_staging(output_dir: str | Path) -> None:
+    """Remove what an interrupted save left; a checkpoint that it had moved out of the way goes back to its place."""
+    staging = Path(output_dir) / STAGING
+    for replaced in staging.glob(f"*{_REPLACED}"):
+        checkpoint = Path(output_dir) / replaced.name.removesuffix(_REPLACED)
+        if not checkpoint.exists():
+            os.rename(replaced, checkpoint)
+    shutil.rmtree(staging, ignore_errors=True)
 
-    The Trainer pickles its arguments, the Hub token among them, and nothing reads that file. PEFT writes DoRA's
-    magnitudes as `lora_magnitude_vector`, but `LlavaForConditionalGeneration.from_pretrained` looks for
-    `lora_magnitude_vector.weight` and else starts from new ones with no more than a report; PEFT reads both.
+
+def seal(staged: Path) -> None:
+    """Write the manifest of what `staged` holds, and have the disk hold all of it."""
+    files = {str(file.relative_to(staged)): _describe(file) for file in _files(staged)}
+    (staged / MANIFEST_FILE).write_text(json.dumps({"files": files}, indent=2, sort_keys=True) + "\n")
+    sync(staged)
+
+
+def sync(folder: Path) -> None:
+    """Flush every file and folder below `folder`, itself included, to the disk."""
+    for path in [*folder.rglob("*"), folder]:
+        _sync_one(path)
+
+
+def publish(staged: Path, checkpoint: Path) -> None:
+    """Put a sealed folder in its place. One that stands there already, of an earlier try, is moved out of the way."""
+    if checkpoint.exists():
+        os.rename(checkpoint, staged.with_name(staged.name + _REPLACED))
+    os.rename(staged, checkpoint)
+    _sync_one(checkpoint.parent)
+    shutil.rmtree(staged.parent)
+
+
+def newest_whole(output_dir: str | Path) -> tuple[Path | None, dict[Path, str]]:
+    """Find the checkpoint to resume from.
+
+    Returns:
+        The whole checkpoint of the highest step, None without one, and why each newer folder was passed over.
     """
-    Path(folder, TRAINING_ARGS_NAME).unlink(missing_ok=True)
-    adapter = Path(folder, SAFETENSORS_WEIGHTS_NAME)
-    tensors = load_file(adapter) if adapter.is_file() else {}
-    bare = [name for name in tensors if name.endswith("lora_magnitude_vector")]
-    for name in bare:
-        tensors[f"{name}.weight"] = tensors.pop(name)
-    if bare:
-        save_file(tensors, adapter, metadata={"format": "pt"})
+    skipped = {}
+    for checkpoint in sorted(checkpoints(output_dir), key=step_of, reverse=True):
+        reason = defect(checkpoint)
+        if reason is None:
+            return checkpoint, skipped
+        skipped[checkpoint] = reason
+    return None, skipped
+
+
+def checkpoints(output_dir: str | Path) -> list[Path]:
+    """The checkpoint folders of a run, whole or not."""
+    if not Path(output_dir).is_dir():
+        return []
+    return [path for path in Path(output_dir).iterdir() if path.is_dir() and re.fullmatch(_NAME, path.name)]
+
+
+def step_of(checkpoint: Path) -> int:
+    """The optimizer step a checkpoint folder is named after."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def defect(checkpoint: Path) -> str | None:
+    """Say what is wrong with a checkpoint: a file that is missing, has another size or other bytes; None if whole."""
+    try:
+        files = json.loads((checkpoint / MANIFEST_FILE).read_text())["files"]
+        expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in files.items()}
+    except FileNotFoundError:
+        return f"no {MANIFEST_FILE}"
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return f"{MANIFEST_FILE} cannot be read"
+    for name, (size, digest) in expected.items():
+        file = checkpoint / name
+        if not file.is_file():
+            return f"{name} is missing"
+        if file.stat().st_size != size:
+            return f"{name} has {file.stat().st_size:,} bytes, not {size:,}"
+        if _describe(file)["sha256"] != digest:
+            return f"{name} has changed"
+    return None
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def _describe(file: Path) -> dict[str, int | str]:
+    with file.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    return {"bytes": file.stat().st_size, "sha256": digest}
+
+
+def _sync_one(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

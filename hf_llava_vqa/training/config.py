@@ -27,7 +27,7 @@ class DataArguments:
     train_split: str = field(default="train", metadata={"help": "Split to train on."})
     eval_split: str | None = field(default=None, metadata={"help": "Split to evaluate on; none if not given."})
     eval_limit: int | None = field(default=None, metadata={"help": "Evaluate on the first so many images only."})
-    streaming: bool = field(default=False, metadata={"help": "Read the training split as a stream; needs --max_steps."})
+    streaming: bool = field(default=False, metadata={"help": "Read the training split as a stream."})
 
 
 @dataclass
@@ -61,6 +61,21 @@ class VqaConfig(SFTConfig):
     eval_max_new_tokens: int = field(default=32, metadata={"help": "Longest answer in tokens during evaluation."})
     max_length: int | None = field(default=None, metadata={"help": "Longest path in tokens; longer ones are refused."})
     bf16: bool | None = field(default=None, metadata={"help": "bfloat16; by default where a GPU has it."})
+    on_nan: str = field(
+        default="stop",
+        metadata={
+            "help": "A loss or gradient that is not finite stops the run, or the step is skipped and counted; the "
+            "dialogues are named in nonfinite.jsonl either way.",
+            "choices": ["stop", "skip"],
+        },
+    )
+    resume_from_checkpoint: str | None = field(
+        default=None,
+        metadata={"help": "A checkpoint folder, or auto: the newest whole one of the output folder, if there is any."},
+    )
+    force_resume: bool = field(
+        default=False, metadata={"help": "Resume although data, model, seed or batch are not the checkpoint's."}
+    )
     ddp_find_unused_parameters: bool | None = field(
         default=False, metadata={"help": "Off: every batch reaches every trained parameter."}
     )
@@ -123,8 +138,6 @@ def check_run(data_args: DataArguments, config: VqaConfig, model_args: ModelConf
         raise ConfigError(f"--data_dir is missing; point it to the folder that holds the {data_args.source} files")
     if data_args.data_dir is not None and not Path(data_args.data_dir).is_dir():
         raise ConfigError(f"--data_dir {data_args.data_dir}: no such folder")
-    if data_args.streaming and config.max_steps <= 0:
-        raise ConfigError("--streaming needs --max_steps: a stream has no length")
     if config.eval_strategy != "no" and data_args.eval_split is None:
         raise ConfigError(f"--eval_strategy {config.eval_strategy.value} needs --eval_split, the split to evaluate on")
     check_attention(model_args.attn_implementation)

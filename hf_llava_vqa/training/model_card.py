@@ -7,7 +7,7 @@ from peft import PeftModel
 from transformers import Trainer
 
 from hf_llava_vqa.models.adapters import trained_by_part
-from hf_llava_vqa.training.checkpoints import versions
+from hf_llava_vqa.training.training_recipe import global_batch, versions
 
 _BODY = """---
 {header}
@@ -42,8 +42,10 @@ print(processor.decode(output[0, inputs["input_ids"].shape[1]:], skip_special_to
 """
 
 
-def write_model_card(trainer: Trainer, *, model_name: str | None, dataset_name: str | None, tags: list[str]) -> None:
-    """Write `README.md` into the trainer's output folder, with the scores logged so far."""
+def write_model_card(
+    trainer: Trainer, folder: str | Path, *, model_name: str | None, dataset_name: str | None, tags: list[str]
+) -> None:
+    """Write `README.md` into a folder, with the scores logged so far."""
     base = _base_model(trainer)
     name = model_name or Path(trainer.args.output_dir).name
     header = ModelCardData(
@@ -62,7 +64,7 @@ def write_model_card(trainer: Trainer, *, model_name: str | None, dataset_name: 
         facts=_facts(trainer),
         scores=_scores(trainer.state.log_history),
     )
-    ModelCard(card, ignore_metadata_errors=True).save(Path(trainer.args.output_dir) / "README.md")
+    ModelCard(card, ignore_metadata_errors=True).save(Path(folder) / "README.md")
 
 
 def _base_model(trainer: Trainer) -> str | None:
@@ -72,13 +74,12 @@ def _base_model(trainer: Trainer) -> str | None:
 
 def _facts(trainer: Trainer) -> str:
     args = trainer.args
-    rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
     trained = ", ".join(f"{part} {count:,}" for part, (count, _) in trained_by_part(trainer.model).items() if count)
     facts = {
         "Trained parameters": trained,
         "Learning rate": args.learning_rate,
         "Projector's learning rate": args.projector_learning_rate or args.learning_rate,
-        "Images a step": rows,
+        "Images a step": global_batch(args),
         "Steps": trainer.state.global_step,
         "Answer target": args.answer_target,
         "Seed": args.seed,

@@ -6,14 +6,15 @@ It overrides, each for one reason:
 - `_get_num_items_in_batch`, `compute_loss`: answer weights and the tree mask;
 - `evaluation_loop`: the task's metric beside the loss, in time for loggers, early stopping and the best checkpoint;
 - `create_optimizer`: the projector's learning rate;
-- `_save`: folders that anybody can load, without pickles; `_save_checkpoint`: what is needed to run the training again;
+- `_save`: folders that anybody can load, without pickles;
 - `create_model_card`.
+
+What makes a run survive its machine is one level below, in `ResumableTrainer`.
 """
 
 import math
 import time
 from itertools import cycle, islice
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -22,8 +23,7 @@ from datasets import Dataset, IterableDataset
 from peft import PeftConfig, PeftModel
 from torch.utils.data import DataLoader
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput
-from trl import SFTTrainer
+from transformers.trainer_utils import EvalLoopOutput
 
 from hf_llava_vqa import forest
 from hf_llava_vqa.collate import VqaCollator
@@ -38,14 +38,15 @@ from hf_llava_vqa.models.adapters import (
 )
 from hf_llava_vqa.models.vision import run_without_autograd
 from hf_llava_vqa.training.callbacks import CollatorEpoch, StartUpReport
-from hf_llava_vqa.training.checkpoints import make_portable, save_training_recipe
 from hf_llava_vqa.training.config import VqaConfig, check_attention
 from hf_llava_vqa.training.model_card import write_model_card
+from hf_llava_vqa.training.portable import make_portable
+from hf_llava_vqa.training.resumable import ResumableTrainer
 
 RECORD_COLUMNS = ["image_id", "images", "source", "dialogues", "image", "messages", "prompt", "completion"]
 
 
-class VqaTrainer(SFTTrainer):
+class VqaTrainer(ResumableTrainer):
     """Fine-tune a LLaVA on records, reading every image once.
 
     Args:
@@ -118,7 +119,8 @@ class VqaTrainer(SFTTrainer):
         num_items_in_batch: torch.Tensor | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, Any]:
         """`sum(weight * nll) / sum(weight)`; with unit weights exactly TRL's mean over tokens."""
-        inputs = {name: value for name, value in inputs.items() if name != "dialogue_ids"}
+        inputs = dict(inputs)
+        dialogue_ids = inputs.pop("dialogue_ids")
         weights = inputs.pop("weights")[:, 1:]  # shifted like the labels: the log-probabilities are [R, L - 1]
         inputs["attention_mask"] = forest.attention_mask(inputs.pop("subtree_end"))
         outputs = model(**inputs, use_cache=False, fused_lm_head=True)
@@ -126,6 +128,8 @@ class VqaTrainer(SFTTrainer):
         loss = -(weights * outputs.log_probs).sum() / total
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes  # DDP averages gradients; the total is over all ranks
+        if self.model.training:
+            self._nonfinite_guard.note(loss, dialogue_ids)
         self._record_token_metrics(outputs, inputs["position_ids"])
         return (loss, outputs) if return_outputs else loss
 
@@ -211,15 +215,10 @@ class VqaTrainer(SFTTrainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         super()._save(output_dir, state_dict)
+        folder = output_dir or self.args.output_dir
         if self.args.should_save:
-            make_portable(output_dir or self.args.output_dir)
-
-    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
-        if self.is_world_process_zero():
-            save_training_recipe(
-                self, Path(self._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-            )
+            make_portable(folder)
+            write_model_card(self, folder, model_name=None, dataset_name=None, tags=list(self._tag_names))
 
     def create_model_card(
         self,
@@ -230,7 +229,8 @@ class VqaTrainer(SFTTrainer):
         """Write README.md: what was trained on what, how to ask it questions, and the scores so far."""
         if self.is_world_process_zero():
             extra = [tags] if isinstance(tags, str) else list(tags or [])
-            write_model_card(self, model_name=model_name, dataset_name=dataset_name, tags=[*self._tag_names, *extra])
+            tags = [*self._tag_names, *extra]
+            write_model_card(self, self.args.output_dir, model_name=model_name, dataset_name=dataset_name, tags=tags)
 
 
 def training_collator(args: VqaConfig, processor: LlavaProcessor) -> VqaCollator:

@@ -186,7 +186,6 @@ BAD_FLAGS = {
     "unknown target": ({"answer_target": "best"}, ["answer_target"]),
     "unknown lora target": ({"lora_target_modules": "fc1"}, ["--lora_target_modules fc1"]),
     "evaluation without split": ({"eval_split": None}, ["--eval_split"]),
-    "stream without length": ({"streaming": True}, ["--max_steps"]),
     "no questions a row": ({"max_questions_per_row": 0}, ["--max_questions_per_row"]),
 }
 

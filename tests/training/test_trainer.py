@@ -147,7 +147,7 @@ def test_the_drawn_answer_changes_with_the_epoch(tmp_path, tiny_llava, records) 
         *(tmp_path, tiny_llava, records), max_steps=-1, num_train_epochs=3, answer_target="sample", eval_strategy="no"
     )
     collate = trainer.data_collator
-    trainer.data_collator = lambda rows: epochs.append(collate.epoch) or collate(rows)
+    trainer.data_collator = lambda rows: epochs.append(collate.collate.epoch) or collate(rows)
     trainer.train()
     assert epochs == [0, 0, 1, 1, 2, 2]
 
@@ -191,6 +191,6 @@ def test_card_and_recipe_tell_what_was_done_and_no_secret(tmp_path, tiny_llava, 
     recipe = json.loads((tmp_path / "checkpoint-2" / "training_recipe.json").read_text())
     assert recipe["global_step"] == 2
     assert recipe["settings"]["learning_rate"] == 1e-3
-    card = (tmp_path / "README.md").read_text()
+    card = (tmp_path / "checkpoint-2" / "README.md").read_text()
     assert "image-text-to-text" in card
     assert "| VizWiz accuracy |" in card

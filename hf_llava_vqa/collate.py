@@ -5,17 +5,21 @@ own rows (`image`/`images` with `messages` or `prompt`/`completion`), which beco
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from transformers import LlavaProcessor
 
 from hf_llava_vqa import forest, prompts
 from hf_llava_vqa.answers import weighted_answers
+from hf_llava_vqa.augmentation import AUGMENTATIONS, augment
+from hf_llava_vqa.bad_images import BadImage, BadImagePolicy, open_pictures
 from hf_llava_vqa.data import get_benchmark
-from hf_llava_vqa.errors import ConfigError, ImageError, PromptError, VqaError
-from hf_llava_vqa.images import open_image
+from hf_llava_vqa.errors import ConfigError, PromptError, VqaError
 
 Batch = dict[str, Any]
 
@@ -34,14 +38,21 @@ def pixel_values(record: dict[str, Any], processor: LlavaProcessor) -> torch.Ten
     Raises:
         ImageError: naming the record whose image cannot be opened.
     """
-    if not record["images"]:
-        crop = processor.image_processor.crop_size
-        return torch.zeros(0, 3, crop["height"], crop["width"])
-    try:
-        opened = [open_image(image) for image in record["images"]]
-    except ImageError as error:
-        raise ImageError(f"{record['image_id']}: {error}") from error
-    return processor.image_processor(opened, return_tensors="pt")["pixel_values"]
+    opened = open_pictures(record)
+    if isinstance(opened, BadImage):
+        raise opened.error()
+    return _process(opened, processor)
+
+
+def _process(pictures: list[Image.Image], processor: LlavaProcessor) -> torch.Tensor:
+    if not pictures:
+        return _blank(0, processor)
+    return processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
+
+
+def _blank(count: int, processor: LlavaProcessor) -> torch.Tensor:
+    crop = processor.image_processor.crop_size
+    return torch.zeros(count, 3, crop["height"], crop["width"])
 
 
 def as_record(row: dict[str, Any]) -> dict[str, Any]:
@@ -93,7 +104,11 @@ class VqaCollator:
         max_questions_per_row: a record with more dialogues becomes several trees.
         mask: `dense` or `compact`.
         instruction: replaces the benchmark's instruction to the model.
-        seed: for `answer_target="sample"`, with the row's `epoch`, or the `epoch` attribute for rows without one.
+        augmentation: `none`, or `randaugment` for pictures seen anew each epoch, see `augmentation`.
+        on_bad_image: `error`, `skip` or `replace` a record whose picture cannot be opened, see `BadImagePolicy`.
+        bad_images_file: names the records that were skipped or replaced.
+        seed: of whatever is drawn. Answers (`answer_target="sample"`) and augmentation also depend on the row's
+            `epoch`, or on the `epoch` attribute for rows without one.
 
     Raises:
         VqaError: naming the dialogue, for a path that cannot be built, is too long or has nothing to train on.
@@ -109,12 +124,17 @@ class VqaCollator:
         max_questions_per_row: int = 16,
         mask: str = "dense",
         instruction: str | None = None,
+        augmentation: str = "none",
+        on_bad_image: str = "error",
+        bad_images_file: str | Path | None = None,
         seed: int = 0,
     ) -> None:
         if mask not in ("dense", "compact"):
             raise ConfigError(f"mask is {mask!r}; use 'dense' or 'compact'")
         if max_questions_per_row < 1:
             raise ConfigError(f"max_questions_per_row is {max_questions_per_row}; it must be at least 1")
+        if augmentation not in AUGMENTATIONS:
+            raise ConfigError(f"unknown augmentation {augmentation!r}; use one of: {', '.join(AUGMENTATIONS)}")
         weighted_answers([""], answer_target)  # an unknown target is an error now, not at the first batch
         self.processor = processor
         self.template = prompts.get_template(template).name
@@ -123,6 +143,8 @@ class VqaCollator:
         self.max_questions_per_row = max_questions_per_row
         self.mask = mask
         self.instruction = instruction
+        self.augmentation = augmentation
+        self.bad_images = BadImagePolicy(on_bad_image, file=bad_images_file, seed=seed)
         self.seed = seed
         self.epoch = 0
         self.image_token_id = processor.image_token_id
@@ -132,8 +154,8 @@ class VqaCollator:
         trees: list[forest.Tree] = []
         pixels: list[torch.Tensor] = []  # the pictures of each tree, in the order of its slots
         dialogue_ids: list[list[str]] = []
-        for record in map(as_record, rows):
-            pictures = pixel_values(record, self.processor)
+        records = list(map(as_record, rows))
+        for record, pictures in self.bad_images.settle(records, map(self._pictures, records)):
             for dialogues in self._groups(record):
                 tree = self.tree(record, dialogues)
                 pixels.append(pictures[forest.image_order(tree, self.image_token_id)])
@@ -141,9 +163,26 @@ class VqaCollator:
                 dialogue_ids.append([dialogue["id"] for dialogue in dialogues])
         if not any(map(len, pixels)):
             trees.append(self._padding_tree())
-            pixels.append(pictures.new_zeros(1, *pictures.shape[1:]))
+            pixels.append(_blank(1, self.processor))
             dialogue_ids.append([])
         return self._batch(trees, pixels, dialogue_ids)
+
+    def for_evaluation(self) -> "VqaCollator":
+        """The same collator for data that are measured: pictures as they are, and every one must open."""
+        collator = copy(self)
+        collator.augmentation = "none"
+        collator.bad_images = BadImagePolicy("error")
+        return collator
+
+    def _pictures(self, record: dict[str, Any]) -> torch.Tensor | BadImage:
+        opened = open_pictures(record)
+        if isinstance(opened, BadImage):
+            return opened
+        if self.augmentation == "randaugment":
+            side = self.processor.image_processor.crop_size["height"]
+            chosen = {"seed": self.seed, "epoch": self._epoch(record), "side": side}
+            opened = [augment(image, key=f"{record['image_id']}/{n}", **chosen) for n, image in enumerate(opened)]
+        return _process(opened, self.processor)
 
     def tree(self, record: dict[str, Any], dialogues: Iterable[dict[str, Any]]) -> forest.Tree:
         """The tree of some dialogues of one record, image placeholders not yet expanded."""

@@ -12,6 +12,7 @@ from PIL import Image
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from hf_llava_vqa import prompts
+from hf_llava_vqa.augmentation import augment
 from hf_llava_vqa.collate import VqaCollator, as_record, image_tokens
 from hf_llava_vqa.errors import ConfigError, ImageError, PromptError, VqaError
 from hf_llava_vqa.images import open_image
@@ -189,6 +190,22 @@ def test_a_batch_of_text_gets_a_padding_tree(
     assert weights.sum() > 0
     mixed = collator(mask="compact")([*text_only, record("t", [question("p")], colours=[colour(5)])])
     assert mixed["dialogue_ids"] == [["q"], ["c"], ["p"]]
+
+
+def test_augmented_pictures_are_those_of_seed_epoch_and_record(
+    collator: Callable[..., VqaCollator], processor: Any
+) -> None:
+    noise = torch.randint(0, 256, (40, 50, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    row = {**record("r", [question("q")]), "images": [Image.fromarray(noise.numpy())] * 2}
+    augmenting = collator(augmentation="randaugment", seed=3)
+    views = [augmenting([{**row, "epoch": epoch}])["pixel_values"] for epoch in (0, 1, 0)]
+    assert views[0].equal(views[2])
+    assert not views[0].equal(views[1])
+    assert not views[0][0].equal(views[0][1])  # two pictures of a record are augmented on their own
+    own = [augment(open_image(image), seed=3, epoch=1, key=f"r/{n}", side=28) for n, image in enumerate(row["images"])]
+    assert processor.image_processor(own, return_tensors="pt")["pixel_values"].equal(views[1])
+    with pytest.raises(ConfigError, match="unknown augmentation 'flip'; use one of: none, randaugment"):
+        collator(augmentation="flip")
 
 
 # TRL's rows

@@ -7,7 +7,7 @@ import torch
 from examples import MIXED, build_outspoken_llava, chain, colour, question, record
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
-from hf_llava_vqa import collate, prompts
+from hf_llava_vqa import bad_images, prompts
 from hf_llava_vqa.errors import ConfigError, ImageError, PromptError
 from hf_llava_vqa.generation import answer_questions, questions
 from hf_llava_vqa.images import open_image
@@ -82,7 +82,7 @@ def test_a_picture_is_opened_once_a_batch(loaded: Loaded, monkeypatch: pytest.Mo
         opened.append(source)
         return open_image(source)
 
-    monkeypatch.setattr(collate, "open_image", counting)
+    monkeypatch.setattr(bad_images, "open_image", counting)
     row = record("r", [question(str(number), f"Question {number}?") for number in range(6)], colours=[colour(7)])
     list(answer_questions(*loaded, [row], batch_size=6, max_new_tokens=1))
     assert len(opened) == 1

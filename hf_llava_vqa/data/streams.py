@@ -4,7 +4,7 @@ Which row comes when is decided in `data.order`; this file reads the row groups 
 a run that goes on at row i neither reads nor decodes what came before it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import count
 from typing import Any, Protocol
@@ -25,6 +25,21 @@ Row = dict[str, Any]
 KeyedRow = tuple[int, Row]  # as `datasets` wants them
 
 
+class _ArrowRows(ExamplesIterable):
+    """Rows as Arrow gave them, of the features' types already: `datasets` would spend more time on casting each row
+    than reading it takes."""
+
+    is_typed = True
+
+    def __init__(self, generate: Callable[..., Iterator[KeyedRow]], kwargs: dict[str, Any], features: Features) -> None:
+        super().__init__(generate, kwargs)
+        self._features = features
+
+    @property
+    def features(self) -> Features:
+        return self._features
+
+
 class RecordStream(IterableDataset):
     """Records of one or more sets; what `load_records(..., streaming=True)` and `mix_streams` return.
 
@@ -41,7 +56,7 @@ class RecordStream(IterableDataset):
         self.weights = tuple(weights)
         parts = [(index, part) for index, groups in enumerate(sets) for part in _parts(groups)]
         super().__init__(
-            ExamplesIterable(_stored_rows, {"sets": self.sets, "parts": parts}),
+            _ArrowRows(_stored_rows, {"sets": self.sets, "parts": parts}, UNDECODED_FEATURES),
             info=DatasetInfo(features=UNDECODED_FEATURES),
             split=None if split is None else NamedSplit(split),
         )
@@ -163,20 +178,17 @@ def training_stream(
         workers=max(1, workers),
     )
     # `datasets` gives each worker one element of the list.
-    kwargs = {"numbers": numbers, "workers": list(range(max(1, workers)))}
+    share = {"numbers": numbers, "workers": list(range(max(1, workers)))}
     if isinstance(stream, RecordStream):
-        order = partial(MixtureOrder, [groups.sizes for groups in stream.sets], stream.weights)
-        order = partial(order, virtual_readers=stream.sets[0].virtual_readers, seed=seed)
-        rows = ExamplesIterable(_ordered_rows, {"sets": stream.sets, "make_order": order, **kwargs})
-    else:
-        stream = _undecoded(stream)
-        rows = ExamplesIterable(_rows_as_given, {"stream": stream, **kwargs})
+        features = Features({**stream.features, "epoch": Value("int32")})
+        ordered = {"sets": stream.sets, "weights": stream.weights, "seed": seed}
+        return _TrainingStream(
+            _ArrowRows(_ordered_rows, ordered | share, features), info=DatasetInfo(features=features)
+        )
+    stream = _undecoded(stream)
     features = stream.features and Features({**stream.features, "epoch": Value("int32")})
-    return _TrainingStream(rows, info=DatasetInfo(features=features), split=stream.split)
-
-
-class _MakeOrder(Protocol):
-    def __call__(self) -> MixtureOrder: ...
+    rows = ExamplesIterable(_rows_as_given, {"stream": stream, **share})
+    return _TrainingStream(rows, info=DatasetInfo(features=features))
 
 
 class _Numbers(Protocol):
@@ -184,11 +196,11 @@ class _Numbers(Protocol):
 
 
 def _ordered_rows(
-    sets: Sequence[RowGroups], make_order: _MakeOrder, numbers: _Numbers, workers: list[int]
+    sets: Sequence[RowGroups], weights: Sequence[float], seed: int, numbers: _Numbers, workers: list[int]
 ) -> Iterator[KeyedRow]:
-    order = make_order()
-    readers = [groups.reader() for groups in sets]
     lanes = sets[0].virtual_readers
+    order = MixtureOrder([groups.sizes for groups in sets], weights, lanes, seed)
+    readers = [groups.reader() for groups in sets]
     open_groups: dict[tuple[int, int], tuple[int, pa.Table]] = {}
     for worker in workers:
         for number in numbers(worker=worker):

@@ -2,21 +2,25 @@
 
 import pickle
 import random
+import shutil
 import subprocess
 import sys
+from operator import itemgetter
 
 import datasets
+import pyarrow.parquet as pq
 import pytest
 import torch
-from datasets import IterableDataset
+from datasets import Dataset, IterableDataset, List
 
 from hf_llava_vqa.data import load_records
-from hf_llava_vqa.data.order import SetOrder
+from hf_llava_vqa.data.order import SLOTS, SetOrder
 from hf_llava_vqa.data.row_groups import TableGroups
 from hf_llava_vqa.data.shards import write_shards
-from hf_llava_vqa.data.streams import RecordStream, StreamLoader, mix_streams, training_stream
+from hf_llava_vqa.data.streams import RecordStream, StreamLoader, fingerprint, mix_streams, training_stream
+from hf_llava_vqa.errors import ConfigError, RecordError
 from hf_llava_vqa.images import open_image
-from hf_llava_vqa.records import UNDECODED_FEATURES
+from hf_llava_vqa.records import FEATURES, UNDECODED_FEATURES
 from tests.examples import colour, dataset, question, record
 
 ALONE = {"seed": 0, "batch_size": 1, "rank": 0, "world_size": 1, "workers": 0}
@@ -181,3 +185,248 @@ print(len(next(batches)), flush=True)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+
+
+# What is read
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """The row groups that are read, as (number of rows, group of the file), in order."""
+    groups = []
+    read = pq.ParquetFile.read_row_group
+
+    def counting(file, group, **kwargs):
+        groups.append((file.metadata.num_rows, group))
+        return read(file, group, **kwargs)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", counting)
+    return groups
+
+
+@pytest.mark.parametrize("start", [0, 64, 1003, 101 * 10**6 + 50])
+def test_a_resumed_run_opens_the_groups_of_its_rows_and_no_others(stream, opened, start):
+    list(training_stream(stream, start=start, stop=start + 3, **ALONE))
+    (groups,) = stream.sets
+    order = SetOrder(groups.sizes, 64, seed=0)
+    wanted = [order.locate(number)[1] for number in range(start, start + 3)]
+    shards = [(40, 0), (40, 1), (40, 2), (40, 3), (40, 4)] * 2 + [(21, 0), (21, 1), (21, 2)]
+    assert opened == [shards[group] for group in wanted]
+
+
+def test_a_resumed_run_decodes_no_image_that_was_seen(stream, monkeypatch):
+    decoded = []
+
+    def decode(rows):
+        decoded.extend((row["image_id"], open_image(row["images"][0]).size) for row in rows)
+        return ids(rows)
+
+    def run(start):
+        decoded.clear()
+        share = {"workers": 0, "rank": 0, "world_size": 1, "batch_size": 2}
+        list(StreamLoader(stream, collate_fn=decode, seed=0, start=start, stop=120, **share))
+        return list(decoded)
+
+    whole = run(0)
+    assert len(whole) == 120
+    assert run(70) == whole[70:]
+
+
+def test_a_reader_opens_each_of_its_groups_once(tmp_path, opened):
+    """Groups are as long as spans are cut: a pass costs no more groups than there are."""
+    write_shards(some_records(64), tmp_path / "set", split="train", row_group_size=1)
+    stream = load_records("parquet", path=tmp_path / "set", streaming=True)
+    for rank in range(2):
+        list(training_stream(stream, start=0, stop=64, **{**ALONE, "world_size": 2, "rank": rank}))
+    assert sorted(opened) == [(64, group) for group in range(64)]
+
+
+def test_a_shard_with_other_row_groups_than_listed_is_refused(tmp_path):
+    write_shards(some_records(8), tmp_path, split="train", row_group_size=4)
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"row_group_size": 4', '"row_group_size": 2'))
+    stream = load_records("parquet", path=tmp_path, streaming=True)
+    with pytest.raises(RecordError, match="are not those the manifest says, 8 rows in groups of 2; prepare the set"):
+        next(iter(stream))
+
+
+# Mixtures
+
+
+def test_a_mixture_reads_its_sets_by_weight(stream):
+    small = table_stream(7, "small ")
+    mixed = mix_streams([stream, small], [0.9, 0.1])
+    rows = list(training_stream(mixed, start=0, stop=SLOTS * 64, **ALONE))
+    from_small = [row for row in rows if row["image_id"].startswith("small")]
+    assert len(from_small) == 10 * 64
+    # Each set goes its own way: passes of its own, in the order that it has when it is read alone.
+    assert max(row["epoch"] for row in from_small) == 10 * 64 // 7
+    assert max(row["epoch"] for row in rows if row not in from_small) == 90 * 64 // 101
+    alone = list(training_stream(small, start=0, stop=10 * 64, **ALONE))
+    key = itemgetter("epoch", "image_id")
+    assert sorted(map(key, from_small)) == sorted(map(key, alone))
+
+
+def test_mixtures_are_dealt_and_resumed_as_single_sets_are(stream):
+    mixed = mix_streams([stream, table_stream(30, "t"), table_stream(5, "u")], [3, 2, 1])
+    (alone,) = loaded(mixed, stop=7000)
+    start = 6600
+    shared = loaded(mixed, start=start, stop=7000, world_size=2, batch_size=2, workers=2)
+    assert global_order(shared) == [row for batch in alone[start:] for row in batch]
+
+
+def test_a_mixture_of_mixtures(stream):
+    one, two, three = stream, table_stream(30, "t"), table_stream(5, "u")
+    nested = mix_streams([mix_streams([one, two], [3, 1]), three], [4, 1])
+    assert nested.weights == (3.0, 1.0, 1.0)
+    assert nested.fingerprint == mix_streams([one, two, three], [3, 1, 1]).fingerprint
+
+
+def test_a_mixture_is_iterated_set_by_set(stream):
+    small = table_stream(7, "small ")
+    mixed = mix_streams([small, stream], [1, 1])
+    assert mixed.num_rows == 108
+    assert ids(mixed) == ids(small) + ids(stream)
+
+
+@pytest.mark.parametrize(
+    ("streams", "weights", "message"),
+    [
+        ([5, 6], [1], "a mixture needs one weight for each stream: 2 streams, 1 weights"),
+        ([5, 6], [1, 0], "weight 0: the weights of a mixture are numbers above zero"),
+        ([5, 6], [1, -1], "weight -1: the weights of a mixture are numbers above zero"),
+        ([], [], "0 weights: a mixture takes 1 to 100 sets"),
+        ([5, 32], [1, 1], "sets with 32 and 64 virtual readers cannot be mixed; prepare them with one number"),
+    ],
+)
+def test_mixtures_that_cannot_be(streams, weights, message):
+    streams = [table_stream(3, readers=32 if number == 32 else 64) for number in streams]
+    with pytest.raises(ConfigError) as caught:
+        mix_streams(streams, weights)
+    assert str(caught.value) == message
+
+
+def test_other_streams_cannot_be_mixed(stream):
+    with pytest.raises(ConfigError) as caught:
+        mix_streams([stream, stream.skip(1)], [1, 1])
+    assert str(caught.value) == "a mixture takes streams of load_records(..., streaming=True), not IterableDataset"
+
+
+# Other streams
+
+
+def test_other_streams_are_read_in_the_order_they_give(stream):
+    given = stream.map(lambda row: {"source": "mapped"}).filter(lambda row: row["image_id"] != "5")
+    names = [name for name in ids(stream) if name != "5"]
+    rows = list(training_stream(given, start=0, stop=250, **ALONE))
+    assert ids(rows) == (names * 3)[:250]
+    assert [row["epoch"] for row in rows] == [0] * 100 + [1] * 100 + [2] * 50
+    assert {row["source"] for row in rows} == {"mapped"}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_other_streams_are_dealt_and_resumed_alike(stream, workers):
+    """Its workers share no parts of it: they would end at different times and in another order."""
+    given = stream.filter(lambda row: row["image_id"] != "5")
+    (alone,) = loaded(given, stop=240)
+    shared = loaded(given, start=120, stop=240, world_size=2, batch_size=2, workers=workers)
+    assert global_order(shared) == [row for batch in alone[120:] for row in batch]
+
+
+@pytest.mark.parametrize("column", ["image", "images"])
+def test_pictures_of_other_streams_are_not_decoded(column):
+    picture = {"bytes": b"no picture at all", "path": None}
+    feature = datasets.Image() if column == "image" else List(datasets.Image())
+    value = picture if column == "image" else [picture]
+    features = datasets.Features({column: feature, "prompt": datasets.Value("string")})
+    given = Dataset.from_list([{column: value, "prompt": "Why?"}], features=features).to_iterable_dataset()
+    rows = list(training_stream(given, start=0, stop=2, **ALONE))
+    assert rows == [{column: value, "prompt": "Why?", "epoch": epoch} for epoch in (0, 1)]
+
+
+def test_streams_without_features():
+    given = IterableDataset.from_generator(lambda: iter([{"prompt": "a"}, {"prompt": "b"}]))
+    assert [row["prompt"] for row in training_stream(given, start=0, stop=5, **ALONE)] == list("ababa")
+
+
+def test_a_stream_without_rows_ends_the_run(stream):
+    empty = stream.filter(lambda row: False)
+    with pytest.raises(RecordError, match="the training stream has no rows; check its filters and its split"):
+        next(iter(training_stream(empty, start=0, stop=2, **ALONE)))
+
+
+# Fingerprints
+
+
+def test_a_prepared_set_is_known_by_what_is_in_it(folder, stream, tmp_path):
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(folder, moved)
+    assert len(fingerprint(stream)) == 64
+    assert fingerprint(load_records("parquet", path=moved, streaming=True)) == fingerprint(stream)
+    others = [some_records(100), some_records(101, "other ")]
+    found = {fingerprint(stream)}
+    for number, records in enumerate(others):
+        write_shards(records, tmp_path / str(number), split="train", rows_per_shard=40, row_group_size=8)
+        found.add(fingerprint(load_records("parquet", path=tmp_path / str(number), streaming=True)))
+    write_shards(some_records(101), tmp_path / "groups", split="train", rows_per_shard=40, row_group_size=4)
+    found.add(fingerprint(load_records("parquet", path=tmp_path / "groups", streaming=True)))
+    assert len(found) == 4
+
+
+def test_a_mixture_is_known_by_its_sets_and_shares(stream):
+    other = table_stream(9)
+    mixtures = [
+        ([stream, other], [1, 1]),
+        ([other, stream], [1, 1]),
+        ([stream, other], [1, 3]),
+        ([stream, stream], [1, 1]),
+    ]
+    assert len({fingerprint(mix_streams(*mixture)) for mixture in mixtures}) == 4
+    assert fingerprint(mix_streams([stream, other], [25, 75])) == fingerprint(mix_streams([stream, other], [1, 3]))
+
+
+def test_a_table_is_known_by_its_values_and_not_by_its_files(vizwiz_root, tmp_path):
+    shutil.copytree(vizwiz_root, tmp_path / "moved")
+    tables = [load_records("vizwiz", split="train", root=root) for root in (vizwiz_root, tmp_path / "moved")]
+    assert fingerprint(tables[0]) == fingerprint(tables[1])
+    streams = [
+        load_records("vizwiz", split="train", root=root, streaming=True) for root in (vizwiz_root, tmp_path / "moved")
+    ]
+    assert fingerprint(streams[0]) == fingerprint(streams[1])
+    assert fingerprint(load_records("vizwiz", split="val", root=vizwiz_root)) != fingerprint(tables[0])
+
+
+def test_how_arrow_holds_a_table_does_not_matter():
+    rows = dataset(some_records(10))
+    known = fingerprint(rows)
+    assert fingerprint(datasets.concatenate_datasets([rows.select(range(3)), rows.select(range(3, 10))])) == known
+    assert fingerprint(rows.select([*range(5), *range(5, 10)])) == known
+    assert fingerprint(rows.cast_column("images", FEATURES["images"])) == known
+    assert fingerprint(dataset(some_records(12)).select(range(10))) == known
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda rows: rows.select(range(9)),
+        lambda rows: rows.select(range(9, -1, -1)),
+        lambda rows: rows.rename_column("source", "origin"),
+        lambda rows: rows.map(lambda row: {"source": "x" * (row["image_id"] == "3")}),
+        lambda rows: rows.map(lambda row: {"dialogues": row["dialogues"] * (1 + (row["image_id"] == "3"))}),
+        lambda rows: rows.map(lambda row: {"image_sha256": [""] * (row["image_id"] == "3")}),
+    ],
+)
+def test_another_table_is_another(other):
+    rows = dataset(some_records(10))
+    assert fingerprint(other(rows)) != fingerprint(rows)
+
+
+def test_nulls_and_empty_lists_are_told_apart():
+    values = [[{"a": None}], [None], [], None, [{"a": ["", ""]}], [{"a": [""]}, {"a": [""]}]]
+    features = datasets.Features({"x": List({"a": List(datasets.Value("string"))})})
+    tables = [Dataset.from_list([{"x": value}], features=features) for value in values]
+    assert len(set(map(fingerprint, tables))) == len(values)
+
+
+def test_other_streams_cannot_be_known(stream):
+    assert fingerprint(stream.skip(1)) is None

@@ -134,7 +134,7 @@ class VqaTrainer(ResumableTrainer):
         return (loss, outputs) if return_outputs else loss
 
     def _record_token_metrics(self, outputs: Any, position_ids: torch.Tensor) -> None:
-        """TRL's own logged figures (entropy, token accuracy, tokens seen), in one gather."""
+        """TRL's own logged figures (entropy, token accuracy, tokens seen), in one gather; checkpoints keep the count."""
         mode = "train" if self.model.training else "eval"
         figures = (
             outputs.label_mask.sum(),
@@ -143,12 +143,13 @@ class VqaTrainer(ResumableTrainer):
             (position_ids > 0).sum() + len(position_ids),  # padding has position 0, like each row's first token
         )
         sums = torch.stack([figure.float() for figure in figures])
-        supervised, entropy, correct, tokens = self.accelerator.gather_for_metrics(sums[None]).sum(0).tolist()
+        # Not gather_for_metrics: it takes ranks for rows, and drops some at the end of a pass.
+        supervised, entropy, correct, tokens = self.accelerator.gather(sums[None]).sum(0).tolist()
         self._metrics[mode]["entropy"].append(entropy / max(supervised, 1))
         self._metrics[mode]["mean_token_accuracy"].append(correct / max(supervised, 1))
-        if mode == "train":
-            self._total_train_tokens += int(tokens)
-        self._metrics[mode]["num_tokens"] = [self._total_train_tokens]
+        if mode == "train" and self.args.include_num_input_tokens_seen == "no":  # else the Trainer counts
+            self.state.num_input_tokens_seen += int(tokens)
+        self._metrics[mode]["num_tokens"] = [self.state.num_input_tokens_seen]
 
     def evaluation_loop(
         self,

@@ -51,8 +51,9 @@ def read(
 
 def _questions(file: str, answered: bool) -> Iterator[Question]:
     questions = read_json(file)
-    if not isinstance(questions, dict):
-        raise RecordError(f"{file}: expected {SHAPE}, found {kind_of(questions)}")
+    if not isinstance(questions, dict) or not questions:
+        found = "an empty object" if questions == {} else kind_of(questions)
+        raise RecordError(f"{file}: expected {SHAPE}, found {found}")
     for id, question in questions.items():
         row = Fields.of(question, f"{file}, question {in_line(id)}", SHAPE)
         image_id = row.name("imageId")

@@ -70,8 +70,11 @@ class Fields:
         return texts
 
     def rows(self, key: str, shape: str) -> Iterator["Fields"]:
-        """A list of objects."""
-        for number, row in enumerate(self._get(key, list)):
+        """A list of objects, at least one."""
+        rows = self._get(key, list)
+        if not rows:
+            raise RecordError(f"{self.where}: {key} is an empty list; fill it in, remove the row or download it again")
+        for number, row in enumerate(rows):
             yield Fields.of(row, f"{self.where}, {key} {number}", shape)
 
     def rest(self, known: Iterable[str]) -> dict[str, Any]:
@@ -108,6 +111,8 @@ def group_questions(
     for question in questions:
         id = question.dialogue["id"]
         check_storable([question.image_id, question.image, question.dialogue], question.where)
+        if not id.strip():
+            raise RecordError(f"{question.where}: the id is empty; fill it in")
         if id in rows:
             raise RecordError(f"{question.where}: id {in_line(id)} stands in {rows[id]} too; remove one")
         rows[id] = question.where

@@ -58,6 +58,8 @@ def read(
 def _questions(problem_file: str, split_file: str, split: str) -> Iterator[Question]:
     problems = Fields.of(read_json(problem_file), problem_file, SHAPE)
     ids = Fields.of(read_json(split_file), split_file, f'{{"{split}": [strings]}}').texts(split)
+    if not ids:
+        raise RecordError(f"{split_file}: {split} has no problems; download it again")
     for id in ids:
         if id not in problems.row:
             raise RecordError(f"{split_file}: problem {in_line(id)} of {split} is not in {problem_file}")

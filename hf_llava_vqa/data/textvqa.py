@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_llava_vqa.data.benchmark import SHORT_ANSWER, Benchmark
-from hf_llava_vqa.data.files import find_file, find_images, read_json
+from hf_llava_vqa.data.files import find_file, find_images, in_line, read_json
 from hf_llava_vqa.data.questions import Fields, Question, group_questions
 from hf_llava_vqa.errors import RecordError
 from hf_llava_vqa.records import make_dialogue
@@ -64,7 +64,9 @@ def _questions(file: str, tokens: Mapping[str, str] | None, answered: bool) -> I
         context = ""
         if tokens is not None:
             if image_id not in tokens:
-                raise RecordError(f"{row.where}: the OCR file has no image {image_id}; use that of the same split")
+                raise RecordError(
+                    f"{row.where}: the OCR file has no image {in_line(image_id)}; use that of the same split"
+                )
             context = OCR_LINE + tokens[image_id]
         dialogue = make_dialogue(
             id=row.name("question_id"),

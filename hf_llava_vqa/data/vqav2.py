@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_llava_vqa.data.benchmark import SHORT_ANSWER, Benchmark
-from hf_llava_vqa.data.files import find_file, find_images, read_json
+from hf_llava_vqa.data.files import find_file, find_images, in_line, read_json
 from hf_llava_vqa.data.questions import Fields, Question, group_questions
 from hf_llava_vqa.errors import RecordError
 from hf_llava_vqa.records import make_dialogue
@@ -74,33 +74,36 @@ def read(
 
 def _questions(question_file: str, annotation_file: str | None, folder: str) -> Iterator[Question]:
     annotations = _annotations(annotation_file) if annotation_file else {}
+    unasked = dict(annotations)
     for row in _rows(question_file, "questions", QUESTIONS_SHAPE):
         id, image_id = row.name("question_id"), row.integer("image_id")
-        annotation = annotations.pop(id, None)
+        annotation = annotations.get(id)
+        unasked.pop(id, None)
         if annotation_file and annotation is None:
             raise RecordError(
-                f"{row.where}: question {id} has no annotation in {annotation_file}; use files of one split"
+                f"{row.where}: question {in_line(id)} has no annotation in {annotation_file}; use files of one split"
             )
         if annotation and annotation.integer("image_id") != image_id:
-            raise RecordError(f"{annotation.where}: question {id} is about image {image_id} in {question_file}")
+            raise RecordError(
+                f"{annotation.where}: question {in_line(id)} is about image {image_id} in {question_file}"
+            )
         dialogue = make_dialogue(id=id, question=row.text("question"), **(_answers(annotation) if annotation else {}))
         yield Question(row.where, str(image_id), f"COCO_{folder}_{image_id:012d}.jpg", dialogue)
-    if annotations:
-        id, annotation = next(iter(annotations.items()))
+    if unasked:
+        id, annotation = next(iter(unasked.items()))
         raise RecordError(
-            f"{annotation.where}: question {id} is not in {question_file} "
-            f"({len(annotations)} annotations are without a question); use files of one split"
+            f"{annotation.where}: question {in_line(id)} is not in {question_file} "
+            f"({len(unasked)} annotations are without a question); use files of one split"
         )
 
 
 def _annotations(file: str) -> dict[str, Fields]:
     found: dict[str, Fields] = {}
     for row in _rows(file, "annotations", ANNOTATIONS_SHAPE):
-        other = found.setdefault(row.name("question_id"), row)
-        if other is not row:
-            raise RecordError(
-                f"{row.where}: question {row.name('question_id')} stands in {other.where} too; remove one"
-            )
+        id = row.name("question_id")
+        if id in found:
+            raise RecordError(f"{row.where}: question {in_line(id)} stands in {found[id].where} too; remove one")
+        found[id] = row
     return found
 
 

@@ -1,0 +1,105 @@
+"""What tests of readers share: files written and damaged, records checked, mistakes caught."""
+
+import copy
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from examples import png
+from hypothesis import strategies as st
+
+from hf_llava_vqa.errors import RecordError, VqaError
+from hf_llava_vqa.records import validate_record
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 2) | st.floats() | st.text(max_size=3) | st.just("\ud800"),
+    lambda values: st.lists(values, max_size=3) | st.dictionaries(st.text(max_size=3), values, max_size=3),
+    max_leaves=4,
+)
+"""Any JSON value, and one that no file can hold."""
+
+
+@st.composite
+def mutated(draw: st.DrawFn, document: Any) -> Any:
+    """A JSON document in which one to three parts were replaced, removed, doubled or given another's name."""
+    document = copy.deepcopy(document)
+    for _ in range(draw(st.integers(1, 3))):
+        holder, key = draw(st.sampled_from(list(_places(document))))
+        change = draw(st.sampled_from(("replace", "remove", "double")))
+        if change == "replace":
+            holder[key] = draw(anything)
+        elif change == "remove":
+            del holder[key]
+        elif isinstance(holder, list):
+            holder.insert(key, copy.deepcopy(holder[key]))
+        else:
+            holder[draw(st.text(max_size=3))] = holder[key]
+        if not document:
+            return document
+    return document
+
+
+def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every part of a document, by what holds it and where."""
+    if isinstance(value, dict | list):
+        for key in list(value) if isinstance(value, dict) else range(len(value)):
+            yield value, key
+            yield from _places(value[key])
+
+
+def write(path: Path, content: Any) -> None:
+    """Write JSON, or a file as it is."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def write_photos(folder: Path, *names: str, suffix: str = "") -> None:
+    """Write a small picture under each name."""
+    for name in names:
+        write(folder / (name + suffix), png((len(name), 50, 60)))
+
+
+def read_all(read: Callable[..., Iterator[dict[str, Any]]], split: str, **paths: Any) -> list[dict[str, Any]]:
+    """The records of a split, each checked against the format; dialogue and image ids are unique among them."""
+    records = list(read(split, **paths))
+    for record in records:
+        validate_record(record)
+        assert record["split"] == split
+        json.dumps(record, ensure_ascii=False).encode()
+    image_ids = [record["image_id"] for record in records]
+    dialogue_ids = [dialogue["id"] for record in records for dialogue in record["dialogues"]]
+    assert len(set(image_ids)) == len(image_ids) > 0
+    assert len(set(dialogue_ids)) == len(dialogue_ids)
+    return records
+
+
+def refusal(read: Callable[..., Iterator[dict[str, Any]]], split: str, **paths: Any) -> str:
+    """The one line with which a split is refused."""
+    with pytest.raises(RecordError) as caught:
+        list(read(split, **paths))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def read_or_refuse(read: Callable[..., Iterator[dict[str, Any]]], split: str, **paths: Any) -> None:
+    """Sound records or one line that names the folder: for files that may be anything."""
+    try:
+        read_all(read, split, **paths)
+    except VqaError as error:
+        message = str(error)
+    else:
+        message = str(paths["root"])
+    assert "\n" not in message
+    assert str(paths["root"]) in message
+
+
+def questions_of(records: list[dict[str, Any]]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Image id, and id and first turn of each of its dialogues."""
+    return [
+        (record["image_id"], [(d["id"], d["turns"][0]["content"]) for d in record["dialogues"]]) for record in records
+    ]

@@ -21,6 +21,7 @@ BENCHMARKS = {
     "vizwiz_competition": "hf_llava_vqa.data.vizwiz_competition",
     "easy_vqa": "hf_llava_vqa.data.easy_vqa",
     "dacon": "hf_llava_vqa.data.dacon",
+    "ubiai": "hf_llava_vqa.data.ubiai",
     "llava_json": "hf_llava_vqa.data.llava_json",
     "vqav2": "hf_llava_vqa.data.vqav2",
     "gqa": "hf_llava_vqa.data.gqa",

@@ -113,7 +113,7 @@ def find_source(
 
 
 def find_file(root: str | Path | None, given: str | Path | None, *names: str, archive: str, keyword: str) -> str:
-    """Find an annotation file: `given`, the first of `names` in `root`, or the member of `archive` called `names[0]`.
+    """Find an annotation file: `given`, the first of `names` in `root`, or a file of that name anywhere in `archive`.
 
     Raises:
         ConfigError: there is neither `given` nor `root`.
@@ -126,8 +126,9 @@ def find_file(root: str | Path | None, given: str | Path | None, *names: str, ar
         if (root / name).is_file():
             return str(root / name)
     if (root / archive).is_file():
+        files = {name.rpartition("/")[2] for name in names}
         for member in _members(root / archive):
-            if f"/{member}".endswith(f"/{names[0]}"):
+            if member.rpartition("/")[2] in files:
                 return zip_path(root / archive, member)
     raise RecordError(
         f"{root}: no {', '.join(names)} or {archive} holding it; "

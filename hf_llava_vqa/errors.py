@@ -54,6 +54,11 @@ class TrainingStopped(Exception):
         self.exit_code = 128 + signal_number
 
 
+def one_line(error: BaseException) -> str:
+    """What another library's error says, on one line; the name of its class if it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def cli(main: Callable[[], None]) -> Callable[[], None]:
     """Decorate a script's `main`: a `VqaError` becomes one line on stderr and exit code 2; a stop has its own code."""
 

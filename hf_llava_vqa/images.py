@@ -1,4 +1,4 @@
-"""Opening pictures safely: formats, size limits, orientation, transparency, and members of archives.
+"""Opening pictures safely: formats, size limits, orientation, transparency, and names that stay in their place.
 
 Every image the package looks at comes through `open_image`, so training, evaluation and demos see the same
 pixels. Anything that cannot be opened is an `ImageError` that names the file.
@@ -7,24 +7,22 @@ pixels. Anything that cannot be opened is an `ImageError` that names the file.
 import io
 import os
 import struct
-import zipfile
 import zlib
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from hf_llava_vqa.errors import ImageError
+from hf_llava_vqa.archives import is_member_path, read_member
+from hf_llava_vqa.errors import ImageError, one_line
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 MEAN_COLOR = (122, 116, 104)
 """CLIP's mean colour in 8 bits: what LLaVA pads with, and what shows through transparent pixels here."""
 
 MAX_PIXELS = 50_000_000
-_MAX_BYTES_PER_PIXEL = 8  # 16-bit RGBA without compression: a larger file is no image of the allowed size
-_ZIP_PREFIX = "zip://"
+_MAX_BYTES_PER_PIXEL = 4  # 8-bit RGBA without compression: a larger file is no image of the allowed size
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -58,8 +56,8 @@ def open_image(source: Any, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     it again (transformers' processors do if `info` still holds a transparency).
 
     Args:
-        source: a PIL image, the bytes of a file, a path, `zip://member::/path/of/archive.zip`, or a dict with
-            `bytes` and `path` as `datasets` stores images.
+        source: a PIL image, the bytes of a file, a path, `zip://member::/path/of/archive.zip` or
+            `tar://member::/path/of/archive.tar`, or a dict with `bytes` and `path` as `datasets` stores images.
         max_pixels: width times height allowed; read from the header, before anything is decoded.
 
     Raises:
@@ -74,7 +72,7 @@ def open_image(source: Any, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
         except UnidentifiedImageError:
             raise ImageError(f"{name}: not an image of a known format ({', '.join(FORMATS)})") from None
         except _DECODER_ERRORS as error:
-            raise ImageError(f"{name}: cannot be decoded: {_one_line(error)}") from error
+            raise ImageError(f"{name}: cannot be decoded: {one_line(error)}") from error
         with image:
             return _decode(image, name, max_pixels)
 
@@ -91,22 +89,39 @@ def read_image_bytes(source: Any, *, max_pixels: int = MAX_PIXELS) -> bytes:
         return file.read()
 
 
-def path_inside(root: str | Path, name: str) -> Path:
-    """Return `root / name`; `name` must be a relative path that stays inside `root`, symbolic links followed.
+def check_name(name: str) -> None:
+    """Check that a name from an annotation file is a relative path without '..', for folders and archives alike.
 
     Raises:
-        ImageError: `name` is empty, absolute, climbs with `..`, or leads out of `root` through a link.
+        ImageError: `name` is empty, absolute or climbs with `..`.
     """
     parts = PurePosixPath(name.replace("\\", "/")).parts
     if not parts or parts[0] == "/" or ".." in parts or "\0" in name:
         raise ImageError(f"unsafe name {name!r}: it must be a relative path without '..'")
+
+
+def path_inside(root: str | Path, name: str, *, follow_symlinks: bool = False) -> Path:
+    """Return `root / name`; `name` must be a relative path that stays inside `root`, which itself may be a link.
+
+    Args:
+        follow_symlinks: allow symbolic links below `root` that lead out of it.
+
+    Raises:
+        ImageError: the name is unsafe (see `check_name`), or leads out of `root` through a link.
+    """
+    check_name(name)
     path = Path(root, name)
+    if follow_symlinks:
+        return path
     try:
         inside = path.resolve().is_relative_to(Path(root).resolve())
     except (OSError, RuntimeError) as error:
-        raise ImageError(f"unsafe name {name!r}: {_one_line(error)}") from error
+        raise ImageError(f"unsafe name {name!r}: {one_line(error)}") from error
     if not inside:
-        raise ImageError(f"unsafe name {name!r}: it leads out of {root} through a symbolic link")
+        raise ImageError(
+            f"unsafe name {name!r}: it leads out of {root} through a symbolic link; "
+            "if the folder is yours, allow it with follow_symlinks"
+        )
     return path
 
 
@@ -121,7 +136,7 @@ def _decode(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
         image.load()
         image = _to_rgb(_upright(image))
     except _DECODER_ERRORS as error:
-        raise ImageError(f"{name}: cannot be decoded: {_one_line(error)}") from error
+        raise ImageError(f"{name}: cannot be decoded: {one_line(error)}") from error
     image.info = {}
     return image
 
@@ -153,14 +168,14 @@ def _name_of(source: Any) -> str:
 
 def _open_file(source: Any, name: str, max_pixels: int) -> IO[bytes]:
     if isinstance(source, dict):
-        source = source["path"] if source.get("bytes") is None else source["bytes"]
+        source = source.get("path") if source.get("bytes") is None else source["bytes"]
     if isinstance(source, bytes):
         return io.BytesIO(source)
     if not isinstance(source, str | Path):
         raise ImageError(f"an image must be a path, bytes or a PIL image, not {type(source).__name__}")
     max_bytes = max_pixels * _MAX_BYTES_PER_PIXEL
-    if str(source).startswith(_ZIP_PREFIX):
-        return io.BytesIO(_read_member(str(source), max_bytes))
+    if is_member_path(str(source)):
+        return io.BytesIO(read_member(str(source), max_bytes))
     if not os.path.isfile(source):
         raise ImageError(f"{name}: no such image file")
     if os.path.getsize(source) > max_bytes:
@@ -168,30 +183,4 @@ def _open_file(source: Any, name: str, max_pixels: int) -> IO[bytes]:
     try:
         return open(source, "rb")
     except OSError as error:
-        raise ImageError(f"{name}: cannot be read: {_one_line(error)}") from error
-
-
-def _read_member(url: str, max_bytes: int) -> bytes:
-    member, _, archive = url.removeprefix(_ZIP_PREFIX).rpartition("::")
-    if not os.path.isfile(archive):
-        raise ImageError(f"{archive}: no such archive (needed for {member})")
-    try:
-        opened = _open_archive(archive, os.stat(archive).st_mtime_ns, os.getpid())
-        size = opened.getinfo(member).file_size
-        if size > max_bytes:
-            raise ImageError(f"{archive}: member {member} has {size:,} bytes, too many for an image")
-        return opened.read(member)
-    except KeyError:
-        raise ImageError(f"{archive}: no member {member}") from None
-    except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, zlib.error) as error:
-        raise ImageError(f"{archive}: member {member} cannot be read: {_one_line(error)}") from error
-
-
-@lru_cache(maxsize=4)
-def _open_archive(path: str, modified: int, process: int) -> zipfile.ZipFile:
-    # A forked worker shares its parent's file offset, so every process opens its own; a replaced file is new.
-    return zipfile.ZipFile(path)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(f"{name}: cannot be read: {one_line(error)}") from error

@@ -278,8 +278,8 @@ def test_the_limit_holds_for_pil_images_too():
 def test_a_file_too_large_to_be_an_image_is_not_read(tmp_path):
     path = tmp_path / "huge.bmp"
     with path.open("wb") as file:
-        file.truncate(801)
-    assert f"{path}: 801 bytes are too many for an image" == refused(path, max_pixels=100)
+        file.truncate(401)
+    assert f"{path}: 401 bytes are too many for an image" == refused(path, max_pixels=100)
 
 
 def test_the_file_of_a_pil_image_is_gone():
@@ -305,7 +305,7 @@ def test_damaged_archives_are_named(tmp_path):
         file.writestr("a.png", encoded(NOISE_IMAGE))
     data = bytearray(archive.read_bytes())
     archive.write_bytes(data[:-30])
-    assert f"{archive}: member a.png cannot be read" in refused(f"zip://a.png::{archive}")
+    assert f"{archive}: not a readable zip archive" in refused(f"zip://a.png::{archive}")
     data[60] ^= 0xFF
     archive.write_bytes(data)
     os.utime(archive, ns=(0, 10**9))

@@ -2,16 +2,18 @@
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import accumulate
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hf_llava_vqa.data.fingerprints import BATCH_ROWS, table_fingerprint
+from hf_llava_vqa.data.folders import HUB_ERRORS, first_line, is_on_hub, open_on_hub
 from hf_llava_vqa.errors import RecordError
 
 VIRTUAL_READERS = 64
@@ -21,6 +23,7 @@ ROW_GROUP_SIZE = 16
 """Rows of a row group, the last one of a shard excepted. A stream holds one group for each of its readers."""
 
 _FOOTERS = 32  # half a megabyte each: what a process keeps, however many shards there are
+_FOOTER_BYTES = 1 << 16  # more than a usual footer
 
 ReadGroup = Callable[[int], pa.Table]
 
@@ -83,16 +86,14 @@ class ParquetGroups:
 
         def read(group: int) -> pa.Table:
             index = bisect_right(ends, group)
-            footer = footer_of(index)
-            # One thread: Arrow's own can abort the process at exit when a stream is left early (apache/arrow#45214).
-            with pq.ParquetFile(self.shards[index].file, metadata=footer) as file:
-                return file.read_row_group(group - ends[index] + counts[index], use_threads=False)
+            return _read_group(self.shards[index], footer_of(index), group - ends[index] + counts[index])
 
         return read
 
     def _footer(self, index: int) -> pq.FileMetaData:
         shard = self.shards[index]
-        footer = pq.read_metadata(shard.file)
+        with _opened(shard, ahead=_FOOTER_BYTES) as source:
+            footer = pq.read_metadata(source)
         sizes = [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
         full, rest = divmod(shard.rows, self.row_group_size)
         if sizes != [self.row_group_size] * full + [rest] * (rest > 0):
@@ -101,6 +102,28 @@ class ParquetGroups:
                 f"{self.row_group_size}; prepare the set again with scripts/prepare_data.py"
             )
         return footer
+
+
+def _read_group(shard: Shard, footer: pq.FileMetaData, group: int) -> pa.Table:
+    columns = footer.row_group(group)
+    # A group lies in one piece: the first read of it asks for all.
+    length = sum(columns.column(index).total_compressed_size for index in range(columns.num_columns))
+    with _opened(shard, ahead=length) as source, pq.ParquetFile(source, metadata=footer) as file:
+        # One thread: Arrow's own can abort the process at exit when a stream is left early (apache/arrow#45214).
+        return file.read_row_group(group, use_threads=False)
+
+
+@contextmanager
+def _opened(shard: Shard, *, ahead: int) -> Iterator[str | BinaryIO]:
+    """What pyarrow opens. Raises RecordError for whatever goes wrong with it."""
+    try:
+        if is_on_hub(shard.file):
+            with open_on_hub(shard.file, size=shard.bytes, ahead=ahead) as source:
+                yield source
+        else:
+            yield shard.file
+    except (*HUB_ERRORS, pa.ArrowException) as error:
+        raise RecordError(f"{shard.file}: cannot be read: {first_line(error)}") from error
 
 
 @dataclass(frozen=True)

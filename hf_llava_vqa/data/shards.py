@@ -23,10 +23,10 @@ import pyarrow.parquet as pq
 from datasets import Dataset, IterableDataset, load_dataset
 from tqdm import tqdm
 
-from hf_llava_vqa.data.files import read_json
+from hf_llava_vqa.data.folders import Folder, LocalFolder, open_folder
 from hf_llava_vqa.data.row_groups import ROW_GROUP_SIZE, VIRTUAL_READERS, ParquetGroups, Shard, combined_fingerprint
 from hf_llava_vqa.errors import ConfigError, ImageError, RecordError
-from hf_llava_vqa.images import open_image, path_inside, read_image_bytes
+from hf_llava_vqa.images import open_image, read_image_bytes
 from hf_llava_vqa.records import FEATURES, SCHEMA_VERSION, UNDECODED_FEATURES, validate_record
 
 MANIFEST = "manifest.json"
@@ -94,15 +94,18 @@ def read_shards(folder: str | Path, *, split: str | None = None, streaming: bool
     Shards are checked for presence and size. Map-style reading keeps an Arrow copy in the `datasets` cache; a stream
     reads one row group at a time.
 
+    Args:
+        folder: of this machine, or `hf://datasets/USER/NAME[@REVISION]` for one on the Hub.
+
     Raises:
-        ConfigError: no such split.
+        ConfigError: no such split, or no such place on the Hub.
         RecordError: no manifest, another schema version, or a shard that is missing or has another size.
     """
-    folder = Path(folder)
-    manifest = _read_manifest(folder)
-    split = _chosen_split(folder, manifest, split)
+    place = open_folder(folder)
+    manifest = _read_manifest(place)
+    split = _chosen_split(place, manifest, split)
     listed = manifest["splits"][split]["shards"]
-    files = [_checked_shard(folder, shard) for shard in listed]
+    files = [_checked_shard(place, shard) for shard in listed]
     if not streaming:
         data_files = {split: [glob.escape(file) for file in files]}
         return load_dataset("parquet", data_files=data_files, split=split, features=UNDECODED_FEATURES)
@@ -119,7 +122,7 @@ def read_shards(folder: str | Path, *, split: str | None = None, streaming: bool
     return RecordStream([groups], split=split)
 
 
-def _chosen_split(folder: Path, manifest: dict[str, Any], split: str | None) -> str:
+def _chosen_split(folder: Folder, manifest: dict[str, Any], split: str | None) -> str:
     splits = manifest["splits"]
     if split is None and len(splits) == 1:
         (split,) = splits
@@ -215,7 +218,7 @@ def _open_folder(folder: Path, split: str, seed: int, row_group_size: int) -> di
         raise ConfigError(f"split {split!r}: use letters, digits and underscores, as in train")
     present = sorted((folder / "data").glob(f"{split}-*.parquet*"))
     if (folder / MANIFEST).exists():
-        manifest = _read_manifest(folder)
+        manifest = _read_manifest(LocalFolder(folder))
     elif present:
         raise ConfigError(f"{present[0]} is there already, without a {MANIFEST}; choose an empty folder")
     else:
@@ -235,19 +238,19 @@ def _open_folder(folder: Path, split: str, seed: int, row_group_size: int) -> di
     return manifest
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST
-    if not path.is_file():
+def _read_manifest(folder: Folder) -> dict[str, Any]:
+    if folder.find(MANIFEST) is None:
         raise RecordError(
             f"{folder}: no {MANIFEST}, so this is no prepared set; prepare it with scripts/prepare_data.py"
         )
-    manifest = read_json(str(path))
+    manifest = folder.read_json(MANIFEST)
     if not isinstance(manifest, dict) or any(key not in manifest for key in _MANIFEST_KEYS):
-        raise RecordError(f"{path}: not the manifest of a prepared set; {_AGAIN}")
+        raise RecordError(f"{folder}/{MANIFEST}: not the manifest of a prepared set; {_AGAIN}")
     version = manifest["schema_version"]
     if version != SCHEMA_VERSION:
         remedy = "upgrade hf-llava-vqa" if version > SCHEMA_VERSION else "prepare the data again"
-        raise RecordError(f"{path}: schema_version is {version}, this version reads {SCHEMA_VERSION}: {remedy}")
+        found = f"schema_version is {version}, this version reads {SCHEMA_VERSION}"
+        raise RecordError(f"{folder}/{MANIFEST}: {found}: {remedy}")
     return manifest
 
 
@@ -261,14 +264,14 @@ def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     os.replace(unfinished, folder / MANIFEST)
 
 
-def _checked_shard(folder: Path, shard: dict[str, Any]) -> str:
+def _checked_shard(folder: Folder, shard: dict[str, Any]) -> str:
     try:
-        path = path_inside(folder, shard["file"])  # the manifest may be somebody else's
+        found = folder.find(shard["file"])  # the manifest may be somebody else's
     except ImageError as error:
-        raise RecordError(f"{folder / MANIFEST}: {error}") from error
-    if not path.is_file():
-        raise RecordError(f"{path}: the manifest lists it, but it is missing; {_AGAIN}")
-    size = path.stat().st_size
+        raise RecordError(f"{folder}/{MANIFEST}: {error}") from error
+    if found is None:
+        raise RecordError(f"{folder}/{shard['file']}: the manifest lists it, but it is missing; {_AGAIN}")
+    file, size = found
     if size != shard["bytes"]:
-        raise RecordError(f"{path}: {size:,} bytes where the manifest says {shard['bytes']:,}; {_AGAIN}")
-    return str(path.absolute())
+        raise RecordError(f"{file}: {size:,} bytes where the manifest says {shard['bytes']:,}; {_AGAIN}")
+    return file

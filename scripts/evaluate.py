@@ -19,6 +19,7 @@ from hf_llava_vqa.reports.evaluation import (
     QUESTION_ONLY,
     question_only_predictions,
     role_of,
+    template_of,
     write_evaluation,
     write_predictions,
 )
@@ -31,6 +32,7 @@ def parse_args() -> argparse.Namespace:
         "--benchmark", default="vizwiz", help="which benchmark's files, prompt and metric (default: vizwiz)"
     )
     parser.add_argument("--data", help="folder with the benchmark's files as published, or prepared")
+    parser.add_argument("--template", metavar="FILE", help="published file a submission fills in, if not in --data")
     parser.add_argument("--split", default="val", help="split to answer (default: val)")
     parser.add_argument("--limit", type=int, help="answer the first so many images only")
     parser.add_argument("--out", required=True, type=Path, help="folder for predictions and scores")
@@ -50,6 +52,7 @@ def main() -> None:
     if args.limit is not None:
         records = records.select(range(min(args.limit, len(records))))
     asked = list(questions(records))
+    template = template_of(benchmark, asked, args.data, args.template)
     args.out.mkdir(parents=True, exist_ok=True)
 
     if args.model == QUESTION_ONLY:
@@ -68,8 +71,9 @@ def main() -> None:
         "max_new_tokens": args.max_new_tokens,
         "dtype": args.dtype,
     }
+    role = role_of(args.model)
     scores = write_evaluation(
-        args.out, benchmark, asked, answered, model=args.model, role=role_of(args.model), settings=settings
+        args.out, benchmark, asked, answered, model=args.model, role=role, settings=settings, template=template
     )
     for name, entry in scores["benchmarks"].items():
         low, high = entry["interval"]

@@ -23,4 +23,4 @@ class Benchmark:
     metric_variant: str
     submission_file: str  # what the server's file is called, "" if there is no server
     submit: Callable[..., None] | None  # submit(predictions, path[, template]) writes what the evaluation server takes
-    submission_template: str = ""  # the published file that the submission fills in, "" if there is none
+    find_template: Callable[..., str] | None = None  # find_template(root, template) -> the file the submission fills in

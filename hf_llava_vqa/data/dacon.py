@@ -73,8 +73,18 @@ def _file_name(image_id: str, where: str, store: ImageStore) -> str:
     return next((name for name in names if locate(name, where, store) is not None), names[0])
 
 
-def submit(predictions: Sequence[Prediction], path: Path, template: Path) -> None:
-    """Write `template`, the published `sample_submission.csv`, with its answers replaced by the predicted ones.
+def find_template(root: str | Path | None, template: str | Path | None = None) -> str:
+    """Find the published `sample_submission.csv`: the file named as `template`, or in `root` or its `open.zip`.
+
+    Raises:
+        ConfigError: there is neither `template` nor `root`.
+        RecordError: there is no such file.
+    """
+    return find_file(root, template, "sample_submission.csv", archive=_ARCHIVE, keyword="template")
+
+
+def submit(predictions: Sequence[Prediction], path: Path, template: str) -> None:
+    """Write `template`, as `find_template` finds it, with its answers replaced by the predicted ones.
 
     Rows are joined by ID: the header, the order and any other column stay as they are.
 
@@ -82,8 +92,8 @@ def submit(predictions: Sequence[Prediction], path: Path, template: Path) -> Non
         RecordError: the template is missing or of another shape, two predictions for one ID, an ID that only the
             predictions or only the template has.
     """
-    header, *rows = [fields for _, fields in read_rows(str(template))]
-    id_column, answer_column = find_columns(header, ("ID", "answer"), str(template))
+    header, *rows = [fields for _, fields in read_rows(template)]
+    id_column, answer_column = find_columns(header, ("ID", "answer"), template)
     answers = _answers_by_id(predictions)
     _check_ids([row[id_column] for row in rows], answers, template)
     for row in rows:
@@ -103,7 +113,7 @@ def _answers_by_id(predictions: Sequence[Prediction]) -> dict[str, str]:
     return answers
 
 
-def _check_ids(ids: Sequence[str], answers: dict[str, str], template: Path) -> None:
+def _check_ids(ids: Sequence[str], answers: dict[str, str], template: str) -> None:
     wanted = Counter(ids)
     [(id, times)] = wanted.most_common(1) or [("", 0)]
     if times > 1:
@@ -128,5 +138,5 @@ BENCHMARK = Benchmark(
     metric_variant="competition_fixed",
     submission_file="submission.csv",
     submit=submit,
-    submission_template="sample_submission.csv",
+    find_template=find_template,
 )

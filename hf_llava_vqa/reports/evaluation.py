@@ -94,6 +94,23 @@ def benchmark_scores(
     }
 
 
+def template_of(
+    benchmark: Benchmark, asked: Sequence[Question], data: str | Path | None, template: str | None
+) -> str | None:
+    """Find the published file that a submission fills in. Its lack should be known before the questions are answered.
+
+    Args:
+        data: the folder with the benchmark's files.
+        template: the file, if it is not in `data`.
+
+    Raises:
+        ConfigError, RecordError: the submission needs such a file and there is none.
+    """
+    if benchmark.find_template is None or any(dialogue["answers"] for _, dialogue in asked):
+        return None
+    return benchmark.find_template(data, template)
+
+
 def write_evaluation(
     folder: Path,
     benchmark: Benchmark,
@@ -103,8 +120,12 @@ def write_evaluation(
     model: str,
     role: str,
     settings: dict[str, Any],
+    template: str | None = None,
 ) -> dict[str, Any]:
     """Write `scores.json`, or for a split without answers the benchmark's submission file; returns the scores.
+
+    Args:
+        template: what `template_of` found.
 
     Raises:
         RecordError: some questions of the split have answers and others do not.
@@ -118,7 +139,8 @@ def write_evaluation(
     if with_answers:
         scores["benchmarks"][benchmark.name] = benchmark_scores(benchmark, asked, predictions)
     elif benchmark.submit is not None:
-        benchmark.submit(list(predictions), folder / benchmark.submission_file)
+        filled_in = [] if template is None else [template]
+        benchmark.submit(list(predictions), folder / benchmark.submission_file, *filled_in)
     scores |= {"settings": settings, "versions": versions()}
     (folder / SCORES_FILE).write_text(json.dumps(scores, indent=2) + "\n")
     return scores

@@ -192,7 +192,7 @@ def predictions(**answers):
 def test_a_submission_is_joined_by_id_in_the_order_of_the_sample(root, tmp_path):
     (root / "sample_submission.csv").write_text("id,Answer,memo\nTEST_2,yes,a\nTEST_0,yes,\nTEST_1,yes,c\n")
     path = tmp_path / "out" / "submission.csv"
-    submit(predictions(TEST_0="a, b", TEST_1='"', TEST_2="돌고래"), path, root / "sample_submission.csv")
+    submit(predictions(TEST_0="a, b", TEST_1='"', TEST_2="돌고래"), path, f"{root}/sample_submission.csv")
     assert path.read_bytes().decode() == 'id,Answer,memo\nTEST_2,돌고래,a\nTEST_0,"a, b",\nTEST_1,"""",c\n'
 
 
@@ -207,7 +207,7 @@ def test_a_submission_is_joined_by_id_in_the_order_of_the_sample(root, tmp_path)
 )
 def test_what_cannot_be_submitted(root, tmp_path, answered, message):
     with pytest.raises(RecordError) as caught:
-        submit(answered, tmp_path / "s.csv", root / "sample_submission.csv")
+        submit(answered, tmp_path / "s.csv", f"{root}/sample_submission.csv")
     assert message in str(caught.value)
     assert not (tmp_path / "s.csv").exists()
 
@@ -225,19 +225,20 @@ def test_a_sample_of_another_shape(root, tmp_path, sample, message):
     if sample is not None:
         (root / "sample_submission.csv").write_text(sample)
     with pytest.raises(RecordError) as caught:
-        submit(predictions(TEST_0="", TEST_1="", TEST_2=""), tmp_path / "s.csv", root / "sample_submission.csv")
+        submit(predictions(TEST_0="", TEST_1="", TEST_2=""), tmp_path / "s.csv", f"{root}/sample_submission.csv")
     assert str(caught.value).startswith(f"{root}/sample_submission.csv")
     assert message in str(caught.value)
 
 
-def test_read_to_submission(root, tmp_path):
+def test_from_the_download_to_a_submission(root, tmp_path):
     benchmark = get_benchmark("dacon")
     answered = [
         {"id": dialogue["id"], "image_id": row["image_id"], "answer": dialogue["turns"][0]["content"]}
         for row in load_records("dacon", split="test", root=root)
         for dialogue in row["dialogues"]
     ]
-    benchmark.submit(answered, tmp_path / "s.csv", root / benchmark.submission_template)
+    zip_up(root)
+    benchmark.submit(answered, tmp_path / "s.csv", benchmark.find_template(root))
     with (tmp_path / "s.csv").open(newline="") as file:
         assert list(csv.reader(file)) == [
             *(["ID", "answer"], ["TEST_2", "Who?"], ["TEST_0", "Why?"], ["TEST_1", "What is this?"])

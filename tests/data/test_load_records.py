@@ -108,7 +108,7 @@ def test_benchmarks_are_complete(name):
     assert not benchmark.metric or metric_path(benchmark.metric)
     assert benchmark.metric != "vizwiz_accuracy" or benchmark.metric_variant in VARIANTS
     assert (benchmark.submit is None) == (benchmark.submission_file == "")
-    assert benchmark.submission_template == "" or benchmark.submit is not None
+    assert benchmark.find_template is None or benchmark.submit is not None
 
 
 def test_unknown_benchmarks_are_refused():

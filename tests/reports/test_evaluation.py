@@ -17,6 +17,7 @@ from hf_llava_vqa.reports.evaluation import (
     question_only_predictions,
     read_predictions,
     role_of,
+    template_of,
     write_evaluation,
 )
 
@@ -81,6 +82,21 @@ def test_half_answered_splits_are_refused(tmp_path: Path) -> None:
     asked = list(questions([RECORDS[0], record("c", ("what?", [], ""))]))
     with pytest.raises(RecordError, match="2 of 3 questions have answers"):
         write_evaluation(tmp_path, VIZWIZ, asked, [], model="m", role="base", settings={})
+
+
+def test_a_submission_that_fills_in_a_published_file(tmp_path: Path) -> None:
+    dacon = get_benchmark("dacon")
+    asked = list(questions([record("c", ("what?", [], ""), ("who?", [], ""))]))
+    with pytest.raises(RecordError, match=r"no sample_submission\.csv or open\.zip holding it"):
+        template_of(dacon, asked, tmp_path, None)
+    (tmp_path / "sample_submission.csv").write_text("ID,answer\nc#1,\nc#0,\n")
+    template = template_of(dacon, asked, tmp_path, None)
+    given = [{"id": dialogue["id"], "answer": dialogue["id"][-1]} for _, dialogue in asked]
+    scores = write_evaluation(tmp_path, dacon, asked, given, model="m", role="base", settings={}, template=template)
+    assert scores["benchmarks"] == {}
+    assert (tmp_path / "submission.csv").read_text() == "ID,answer\nc#1,1\nc#0,0\n"
+    assert template_of(dacon, ASKED, None, None) is None, "a split with answers is scored"
+    assert template_of(VIZWIZ, asked, None, None) is None
 
 
 def test_roles(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote
 
 API = re.compile(r"/api/(?P<kind>model|dataset|space)s/(?P<id>[^/]+/[^/]+?)(?:/(?P<action>[a-z-]+)(?:/(?P<rest>.*))?)?")
 FILE = re.compile(r"/(?:(?P<kind>dataset|space)s/)?(?P<id>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
@@ -21,11 +21,12 @@ TOKEN = "hf_dummy"
 
 
 class HubStub:
-    """Context manager; `repos[kind, id]` holds a repository's files by path."""
+    """Context manager; `repos[kind, id]` holds a repository's files by path, `served` what was sent of which file."""
 
     def __init__(self) -> None:
         self.repos: dict[tuple[str, str], dict[str, bytes]] = {}
-        handler = type("Handler", (_Handler,), {"repos": self.repos})
+        self.served: list[tuple[str, int]] = []
+        handler = type("Handler", (_Handler,), {"repos": self.repos, "served": self.served})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
 
     def __enter__(self) -> "HubStub":
@@ -52,6 +53,7 @@ class HubStub:
 
 class _Handler(BaseHTTPRequestHandler):
     repos: dict[tuple[str, str], dict[str, bytes]]
+    served: list[tuple[str, int]]
 
     def do_GET(self) -> None:
         if match := FILE.fullmatch(unquote(self.path.partition("?")[0])):
@@ -92,8 +94,15 @@ class _Handler(BaseHTTPRequestHandler):
             _apply(files, [json.loads(line) for line in body.splitlines()])
             url = f"{self._url(match['kind'], match['id'])}/commit/{_commit(files)}"
             self._send({"commitUrl": url, "commitOid": _commit(files)})
+        elif match["action"] in ("tree", "revision") and match["rest"].partition("/")[0] not in (
+            "main",
+            _commit(files),
+        ):
+            self._send({"error": "Invalid rev id"}, status=404, headers={"X-Error-Code": "RevisionNotFound"})
         elif match["action"] == "tree":
-            self._send([{"type": "file", "path": p, "size": len(c), "oid": _sha(c)} for p, c in files.items()])
+            self._send([_entry(path, content) for path, content in files.items()])
+        elif match["action"] == "paths-info":
+            self._send([_entry(path, files[path]) for path in _asked_paths(body) if path in files])
         else:
             siblings = [{"rfilename": path} for path in files]
             self._send({"id": match["id"], "sha": _commit(files), "private": False, "tags": [], "siblings": siblings})
@@ -101,12 +110,19 @@ class _Handler(BaseHTTPRequestHandler):
     def _send_file(self, match: re.Match[str]) -> None:
         files = self.repos.get((match["kind"] or "model", match["id"]))
         content = (files or {}).get(match["path"])
-        # Our repositories have one branch and no tags.
-        if files is None or content is None or match["revision"] not in ("main", _commit(files)):
+        if files is None or content is None or not _has_revision(files, match["revision"]):
             code = "RepoNotFound" if files is None else "EntryNotFound"
             self._send({"error": code}, status=404, headers={"X-Error-Code": code})
-        else:
-            self._send(content, headers={"X-Repo-Commit": _commit(files), "ETag": f'"{_sha(content)}"'})
+            return
+        headers = {"X-Repo-Commit": _commit(files), "ETag": f'"{_sha(content)}"'}
+        status = 200
+        if asked := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", "")):
+            first, last = int(asked[1]), min(int(asked[2]), len(content) - 1)
+            headers["Content-Range"] = f"bytes {first}-{last}/{len(content)}"
+            status, content = 206, content[first : last + 1]
+        if self.command == "GET":
+            self.served.append((match["path"], len(content)))
+        self._send(content, status=status, headers=headers)
 
     def _url(self, kind: str, id: str) -> str:
         prefix = "" if kind == "model" else f"{kind}s/"
@@ -141,8 +157,20 @@ def _apply(files: dict[str, bytes], operations: list[dict[str, Any]]) -> None:
             del files[value["path"]]
 
 
+def _has_revision(files: dict[str, bytes], rest: str) -> bool:
+    return rest.partition("/")[0] in ("main", _commit(files))  # one branch and no tags
+
+
+def _entry(path: str, content: bytes) -> dict[str, Any]:
+    return {"type": "file", "path": path, "size": len(content), "oid": _sha(content)}
+
+
+def _asked_paths(body: bytes) -> list[str]:
+    return json.loads(body)["paths"] if body.startswith(b"{") else parse_qs(body.decode())["paths"]
+
+
 def _commit(files: dict[str, bytes]) -> str:
-    return _sha(repr(sorted(files.items())).encode())
+    return _sha(repr(sorted((path, _sha(content)) for path, content in files.items())).encode())
 
 
 def _sha(content: bytes) -> str:

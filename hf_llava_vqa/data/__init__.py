@@ -11,6 +11,7 @@ import pyarrow as pa
 from datasets import Dataset, IterableDataset, NamedSplit
 
 from hf_llava_vqa.data.benchmark import Benchmark
+from hf_llava_vqa.data.folders import is_on_hub
 from hf_llava_vqa.data.row_groups import TableGroups
 from hf_llava_vqa.data.shards import MANIFEST, read_shards
 from hf_llava_vqa.errors import ConfigError
@@ -54,7 +55,8 @@ def load_records(
         source: a key of `BENCHMARKS`, or "parquet" for a prepared set.
         split: may be left out of a prepared set that has one split only.
         streaming: return a `RecordStream` with the same rows in the same order; training reads it in its own order.
-        paths: where the files are: `root`, or `annotations` and `images`; `path` for "parquet".
+        paths: where the files are: `root`, or `annotations` and `images`; `path` for "parquet", a folder or
+            `hf://datasets/USER/NAME[@REVISION]`.
 
     Raises:
         ConfigError: an unknown source or split, a missing or unexpected path.
@@ -94,11 +96,11 @@ def load_folder(
 ) -> Dataset | IterableDataset:
     """Load a split from one folder, be it the source's files as published or a prepared set; recipes and scripts do.
 
-    Raises as `load_records`.
+    A prepared set may lie on the Hub, `hf://datasets/USER/NAME[@REVISION]`. Raises as `load_records`.
     """
     if folder is None:
         return load_records(source, split=split, streaming=streaming)
-    if source == "parquet" or (Path(folder) / MANIFEST).is_file():
+    if source == "parquet" or is_on_hub(folder) or (Path(folder) / MANIFEST).is_file():
         return load_records("parquet", split=split, streaming=streaming, path=folder)
     return load_records(source, split=split, streaming=streaming, root=folder)
 

@@ -108,8 +108,8 @@ def _read_group(shard: Shard, footer: pq.FileMetaData, group: int) -> pa.Table:
     columns = footer.row_group(group)
     # A group lies in one piece: the first read of it asks for all.
     length = sum(columns.column(index).total_compressed_size for index in range(columns.num_columns))
-    with _opened(shard, ahead=length) as source, pq.ParquetFile(source, metadata=footer) as file:
-        # One thread: Arrow's own can abort the process at exit when a stream is left early (apache/arrow#45214).
+    # No threads: Arrow's own can abort the process at exit when a stream is left early (apache/arrow#45214).
+    with _opened(shard, ahead=length) as source, pq.ParquetFile(source, metadata=footer, pre_buffer=False) as file:
         return file.read_row_group(group, use_threads=False)
 
 

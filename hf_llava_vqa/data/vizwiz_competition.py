@@ -2,8 +2,10 @@
 
 Annotation files are objects of columns, `{"image": {"0": …}, "question": {"0": …}, "answers": {"0": […]}}`, as pandas
 writes them. `valid` is the held-out test: it has no answers, and `submission.npy` holds one answer a row, in order.
+What the organisers hint at is here too: processed questions, and the answer vocabulary `class_mapping.csv`.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,10 +14,14 @@ import numpy as np
 
 from hf_llava_vqa.data.benchmark import Benchmark, Prediction
 from hf_llava_vqa.data.files import find_source, in_line, kind_of, read_json
-from hf_llava_vqa.data.vizwiz import INSTRUCTION, LabelledRow, check_predictions, group_rows
-from hf_llava_vqa.errors import RecordError
+from hf_llava_vqa.data.questions import Fields
+from hf_llava_vqa.data.tables import read_table
+from hf_llava_vqa.data.vizwiz import INSTRUCTION, LabelledRow, Row, check_predictions, group_rows
+from hf_llava_vqa.errors import ConfigError, RecordError
+from hf_llava_vqa.metrics.vizwiz_accuracy.answer_rules import normalize_answer
 
 COLUMNS_SHAPE = '{"image": {"0": …}, "question": {"0": …}, "answers": {"0": […]}}'
+QUESTIONS = ("raw", "processed")
 
 
 def read(
@@ -24,10 +30,40 @@ def read(
     root: str | Path | None = None,
     annotations: str | Path | None = None,
     images: str | Path | None = None,
+    questions: str = "raw",
 ) -> Iterator[dict[str, Any]]:
-    """Read a split; arguments, records and errors as in `vizwiz.read`. Rows are called by their index in the file."""
+    """Read a split; arguments, records and errors as in `vizwiz.read`. Rows are called by their index in the file.
+
+    Args:
+        questions: "raw", or "processed" by `process_question`; the raw question is then kept in `metadata`.
+
+    Raises:
+        ConfigError: another value of `questions`.
+    """
+    if questions not in QUESTIONS:
+        raise ConfigError(f"vizwiz_competition: questions must be {' or '.join(QUESTIONS)}, not {questions!r}")
     file, store = find_source(split, root, annotations, images)
-    yield from group_rows(_rows(file), store, file=file, source="vizwiz_competition", split=split)
+    rows = _rows(file)
+    if questions == "processed":
+        rows = ((label, _processed(row)) for label, row in rows)
+    yield from group_rows(rows, store, file=file, source="vizwiz_competition", split=split)
+
+
+def process_question(text: str) -> str:
+    """Read a question as the metric's variant `competition_fixed` reads an answer.
+
+    That is the baseline's `process_text` without its slips: lower case; number words as digits, articles deleted,
+    apostrophes restored, all of them for whole words only; other marks than `'` and `:` become spaces. A question of
+    which nothing would be left stays as it is.
+    """
+    return normalize_answer(text, "competition_fixed") or text
+
+
+def _processed(row: Row) -> Row:
+    question = row["question"]
+    if not isinstance(question, str):  # refused by name in `group_rows`
+        return row
+    return {**row, "question": process_question(question), "raw_question": question}
 
 
 def _rows(file: str) -> Iterator[LabelledRow]:
@@ -56,6 +92,30 @@ def _check_index(file: str, name: str, column: dict[str, Any], images: dict[str,
         )
     for label in column.keys() - images.keys():
         raise RecordError(f"{file}, row {in_line(label)}: column image has no such row; expected {COLUMNS_SHAPE}")
+
+
+def read_class_mapping(path: str | Path) -> list[str]:
+    """Read an answer vocabulary, CSV with the columns `answer` and `class_id`, as published with VizWiz-CLIP-VQA.
+
+    Returns:
+        The answers in the order of their class ids, to be used as candidates.
+
+    Raises:
+        RecordError: as `read_table`; an empty answer, a class id that is no number, either of them given twice.
+    """
+    file = str(path)
+    answers: dict[int, str] = {}
+    lines: dict[str | int, int] = {}
+    for line, row in read_table(file, ("answer", "class_id")):
+        where = f"{file}, line {line}"
+        answer, id = Fields(row, where, "answer, class_id").text("answer"), row["class_id"].strip()
+        if not re.fullmatch("[0-9]{1,9}", id):
+            raise RecordError(f"{where}: class_id must be a whole number, found {id[:9]!r}")
+        for value in (answer, int(id)):
+            if lines.setdefault(value, line) != line:
+                raise RecordError(f"{where}: {value!r} stands in line {lines[value]} too; remove one")
+        answers[int(id)] = answer
+    return [answers[id] for id in sorted(answers)]
 
 
 def submit(predictions: Sequence[Prediction], path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from examples import FUZZ, damaged
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,11 +38,11 @@ def root(tmp_path_factory):
     return root
 
 
-def read_or_refuse(read, root, split, content):
+def read_or_refuse(read, root, split, data, **choices):
     file = root / f"{split}.json"
-    file.write_text(json.dumps(content))
+    file.write_bytes(data)
     try:
-        records = list(read(split, root=root))
+        records = list(read(split, root=root, **choices))
     except RecordError as error:
         message = str(error)
     else:
@@ -52,14 +53,33 @@ def read_or_refuse(read, root, split, content):
     assert "\n" not in message
 
 
+@FUZZ
 @given(content=st.lists(row, max_size=4) | anything, split=st.sampled_from(["train", "test"]))
 def test_lists_of_rows(root, content, split):
-    read_or_refuse(vizwiz.read, root, split, content)
+    read_or_refuse(vizwiz.read, root, split, json.dumps(content).encode())
 
 
+@FUZZ
 @given(
     content=st.dictionaries(st.sampled_from(sorted(FIELDS)), column) | anything,
     split=st.sampled_from(["train", "valid"]),
+    questions=st.sampled_from(["raw", "processed"]),
 )
-def test_columns(root, content, split):
-    read_or_refuse(vizwiz_competition.read, root, split, content)
+def test_columns(root, content, split, questions):
+    read_or_refuse(vizwiz_competition.read, root, split, json.dumps(content).encode(), questions=questions)
+
+
+ROWS = [{"image": name, "question": "What, für wen?", "answers": [{"answer": "a"}]} for name in ("a.jpg", "b.jpg")]
+COLUMNS = {key: {str(number): row[key] for number, row in enumerate(ROWS)} for key in ROWS[0]}
+
+
+@FUZZ
+@given(data=damaged(json.dumps(ROWS, ensure_ascii=False).encode()))
+def test_damaged_lists_of_rows(root, data):
+    read_or_refuse(vizwiz.read, root, "train", data)
+
+
+@FUZZ
+@given(data=damaged(json.dumps(COLUMNS, ensure_ascii=False).encode()))
+def test_damaged_columns(root, data):
+    read_or_refuse(vizwiz_competition.read, root, "train", data)

@@ -2,10 +2,12 @@ import json
 
 import numpy as np
 import pytest
+from examples import FUZZ, damaged
+from hypothesis import given
 
 from hf_llava_vqa.data import load_records
-from hf_llava_vqa.data.vizwiz_competition import read, submit
-from hf_llava_vqa.errors import RecordError
+from hf_llava_vqa.data.vizwiz_competition import process_question, read, read_class_mapping, submit
+from hf_llava_vqa.errors import ConfigError, RecordError
 from hf_llava_vqa.records import validate_record
 
 
@@ -71,6 +73,89 @@ def test_columns_of_another_shape(competition_root, change, message):
 def test_a_file_of_another_shape(competition_root, text, message):
     (competition_root / "train.json").write_text(text)
     assert refused(competition_root).startswith(f"{competition_root}/train.json: {message}")
+
+
+# Processed questions
+
+
+@pytest.mark.parametrize(
+    ("text", "processed"),
+    [
+        ("What is this?", "what is this"),
+        ("Is the phone a kitten?", "is phone kitten"),  # the baseline: "is ph1 kit10"
+        ("How many fruits: one or two?", "how many fruits: 1 or 2"),
+        ("I cant see, isnt it the can't?", "i can't see isn't it can't"),
+        ("Anteater, an   ANT.", "anteater ant"),
+        ("significant weight", "significant weight"),
+        ("  The? ", "  The? "),
+        ("¿Qué es?", "qué es"),
+    ],
+)
+def test_questions_are_processed_by_whole_words(text, processed):
+    assert process_question(text) == processed
+
+
+def test_processing_is_a_choice_and_keeps_the_raw_question(competition_root):
+    assert list(read("train", root=competition_root)) == list(read("train", root=competition_root, questions="raw"))
+    rows = load_records("vizwiz_competition", split="train", root=competition_root, questions="processed")
+    dialogue = rows[3]["dialogues"][0]
+    assert dialogue["turns"] == [{"role": "user", "content": "what is number 3"}]
+    assert json.loads(dialogue["metadata"]) == {"raw_question": "What is number 3?"}
+    with pytest.raises(ConfigError, match="questions must be raw or processed, not 'lower'"):
+        list(read("train", root=competition_root, questions="lower"))
+
+
+def test_what_cannot_be_processed_is_named(competition_root):
+    columns = columns_of(competition_root)
+    for question, message in ((7, "question must be a string, found a number"), (" ", "question is empty")):
+        columns["question"]["2"] = question
+        (competition_root / "train.json").write_text(json.dumps(columns))
+        with pytest.raises(RecordError, match=f"row 2: {message}"):
+            list(read("train", root=competition_root, questions="processed"))
+
+
+# Answer vocabulary
+
+MAPPING = 'answer,class_id\nunsuitable,1\nunanswerable,0\n"yes, please",10\nnull,3\n'
+
+
+def test_the_vocabulary_is_ordered_by_class(tmp_path):
+    (tmp_path / "class_mapping.csv").write_text(MAPPING)
+    assert read_class_mapping(tmp_path / "class_mapping.csv") == ["unanswerable", "unsuitable", "null", "yes, please"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("answer,id\nyes,0\n", ", line 1: no column class_id; expected answer, class_id, found answer, id"),
+        ("answer,class_id\n", ": no rows under the header"),
+        (MAPPING + "no,x\n", ", line 6: class_id must be a whole number, found 'x'"),
+        (MAPPING + f"no,{'1' * 5000}\n", ", line 6: class_id must be a whole number, found '111111111'"),
+        (MAPPING + "no,-1\n", ", line 6: class_id must be a whole number, found '-1'"),
+        (MAPPING + " ,7\n", ", line 6: answer is empty"),
+        (MAPPING + "no,10\n", ", line 6: 10 stands in line 4 too; remove one"),
+        (MAPPING + "null,7\n", ", line 6: 'null' stands in line 5 too; remove one"),
+        (MAPPING + '"no,7\n', ", line 6: broken CSV: unexpected end of data"),
+    ],
+)
+def test_a_vocabulary_of_another_shape(tmp_path, text, message):
+    (tmp_path / "classes.csv").write_text(text)
+    with pytest.raises(RecordError) as caught:
+        read_class_mapping(tmp_path / "classes.csv")
+    assert str(caught.value).startswith(f"{tmp_path}/classes.csv{message}")
+
+
+@FUZZ
+@given(data=damaged(MAPPING.encode()))
+def test_any_vocabulary(tmp_path_factory, data):
+    file = tmp_path_factory.getbasetemp() / "any_classes.csv"
+    file.write_bytes(data)
+    message = ""
+    try:
+        assert all(read_class_mapping(file))
+    except RecordError as error:
+        message = str(error)
+    assert "\n" not in message
 
 
 # Submission

@@ -7,11 +7,12 @@ DEMO := outputs/demo
 TEST_ENV := OMP_NUM_THREADS=1
 DEMO_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: help env demo test check
+.PHONY: help env demo test test-kill check
 
 help:
 	@echo "make demo   fine-tune a small LLaVA on VizWiz-format data, score it before and after, write a page"
 	@echo "make test   run the tests"
+	@echo "make test-kill   kill -9 twenty runs at random moments, resume and compare them"
 	@echo "make check  check format, lint and types"
 	@echo "make env    only create .venv"
 
@@ -32,6 +33,9 @@ demo: env
 
 test: env
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2
+
+test-kill: env
+	$(TEST_ENV) $(BIN)/python -m pytest -m kill tests/resume
 
 check: env
 	$(BIN)/ruff format --check .

@@ -1,0 +1,39 @@
+"""What the resume tests share: a zygote for each pytest worker, and records in uneven shards."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from examples import ANSWERS, QUESTIONS, colour, question, record
+from oracle import READERS
+from runs import Zygote
+
+from hf_llava_vqa.data.shards import write_shards
+
+ROWS = 17  # a prime: nothing divides it
+
+
+@pytest.fixture(scope="session")
+def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
+    zygote = Zygote(tmp_path_factory.mktemp("datasets"))
+    yield zygote
+    zygote.close()
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared set of 17 pictures with 1-3 questions each: shards of 7, 7 and 3 rows in row groups of 3 and 1."""
+    folder = tmp_path_factory.mktemp("data") / "set"
+    rows = []
+    for number in range(ROWS):
+        name = f"{number:02d}"
+        questions = [
+            question(f"{name}.{k}", QUESTIONS[k], [ANSWERS[(number + k + shift) % len(ANSWERS)] for shift in range(3)])
+            for k in range(1 + number % 3)
+        ]
+        rows.append(record(name, questions, colours=[colour(number + 1)]))
+    write_shards(rows, folder, split="train", rows_per_shard=7, row_group_size=3)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"virtual_readers": READERS}))
+    return folder

@@ -84,17 +84,16 @@ class Heartbeat(TrainerCallback):
         self._progress = (self._progress[0] + 1, phase, time.time())
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.close()
-        if args.world_size == 1:
-            return
         self._step = state.global_step
         self.beat("reading data")
-        folder = Path(args.output_dir, FOLDER)
-        folder.mkdir(parents=True, exist_ok=True)
-        self._over = threading.Event()
-        watch = _Watch(self, folder, args.process_index, args.world_size, self._over)
-        self._thread = threading.Thread(target=watch.run, name="heartbeat", daemon=True)
-        self._thread.start()
+        if args.world_size > 1:
+            folder = Path(args.output_dir, FOLDER)
+            folder.mkdir(parents=True, exist_ok=True)
+            _write(_file(folder, args.process_index), self._pulse(args.process_index))  # in case it stops at once
+            self._over.clear()
+            where = (folder, args.process_index, args.world_size)
+            self._thread = threading.Thread(target=self._watch, args=where, name="heartbeat", daemon=True)
+            self._thread.start()
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.beat("computing")
@@ -121,8 +120,57 @@ class Heartbeat(TrainerCallback):
         self.close()
 
     def close(self) -> None:
-        """Stop watching and remove this rank's file. To be called also when training ends with an exception."""
-        self._over.set()
+        """Stop watching and remove this rank's file; to be called too when training ends with an exception."""
         if self._thread is not None:
-            self._thread.join()
+            self._over.set()
+            self._thread.join(2 * self.interval)  # a file system that hangs shall not keep the run from ending
             self._thread = None
+
+    def _watch(self, folder: Path, rank: int, world_size: int) -> None:
+        file = _file(folder, rank)
+        quiet, beats, last = 0.0, -1, time.monotonic()
+        while not self._over.wait(self.interval):
+            pulse = self._pulse(rank)
+            with contextlib.suppress(OSError):  # a full disk is for the main thread to find; the others see no beat
+                _write(file, pulse)
+            now = time.monotonic()
+            # A run that was suspended for hours has not waited so long: a pause counts as two intervals at most.
+            quiet = quiet + min(now - last, 2 * self.interval) if pulse.beats == beats else 0.0
+            beats, last = pulse.beats, now
+            if quiet >= self.timeout:
+                others = (_file(folder, other) for other in range(world_size) if other != rank)
+                self._end_if_stuck([pulse, *filter(None, map(_read, others))])
+        with contextlib.suppress(OSError):
+            file.unlink(missing_ok=True)
+            folder.rmdir()  # the last rank succeeds
+
+    def _pulse(self, rank: int) -> Pulse:
+        beats, phase, since = self._progress
+        return Pulse(rank, beats, self._step, phase, since, time.time(), os.getpid(), socket.gethostname())
+
+    def _end_if_stuck(self, pulses: Sequence[Pulse]) -> None:
+        trouble = diagnose(pulses, time.time(), silence=self.timeout / 4)
+        if trouble:
+            print(
+                f"error: {trouble}; the run ends, resume with --resume_from_checkpoint auto",
+                file=sys.stderr,
+                flush=True,
+            )
+            os._exit(EXIT_CODE)  # the main thread is inside a collective: no exception or signal handler reaches it
+
+
+def _file(folder: Path, rank: int) -> Path:
+    return folder / f"rank-{rank}.json"
+
+
+def _write(file: Path, pulse: Pulse) -> None:
+    whole = file.with_suffix(".tmp")
+    whole.write_text(json.dumps(asdict(pulse)))
+    os.replace(whole, file)
+
+
+def _read(file: Path) -> Pulse | None:
+    try:
+        return Pulse(**json.loads(file.read_text()))
+    except FileNotFoundError:  # a rank that has ended, or whose output folder is on another machine
+        return None

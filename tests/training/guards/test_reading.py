@@ -127,10 +127,10 @@ def test_workers_outlive_a_signal_to_the_trainers_group(number) -> None:
 
 def workers_outlive(number: int) -> bool:
     os.setpgid(0, 0)
-    signal.signal(number, lambda *_: None)
     loader = DataLoader(rows(20), batch_size=1, collate_fn=WatchedCollator(process_id, 2), num_workers=2)
     batches = iter(loader)
     first = [next(batches), next(batches)]
+    signal.signal(number, lambda *_: None)
     os.killpg(0, number)
     return {*first, *batches} == {*first}
 

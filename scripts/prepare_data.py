@@ -27,7 +27,7 @@ def parse_args() -> argparse.Namespace:
         "--rows_per_shard", type=positive, default=512, metavar="N", help="images a file (default: 512)"
     )
     parser.add_argument(
-        "--row_group_size", type=positive, default=32, metavar="N", help="images read together (default: 32)"
+        "--row_group_size", type=positive, default=16, metavar="N", help="images read together (default: 16)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the order of the rows (default: 0)")
     return parser.parse_args()

@@ -244,8 +244,12 @@ def _read_manifest(folder: Folder) -> dict[str, Any]:
             f"{folder}: no {MANIFEST}, so this is no prepared set; prepare it with scripts/prepare_data.py"
         )
     manifest = folder.read_json(MANIFEST)
-    if not isinstance(manifest, dict) or any(key not in manifest for key in _MANIFEST_KEYS):
-        raise RecordError(f"{folder}/{MANIFEST}: not the manifest of a prepared set; {_AGAIN}")
+    missing = [key for key in _MANIFEST_KEYS if not isinstance(manifest, dict) or key not in manifest]
+    if missing:
+        raise RecordError(f"{folder}/{MANIFEST}: not the manifest of a prepared set (no {missing[0]}); {_AGAIN}")
+    for key in ("virtual_readers", "row_group_size"):
+        if type(manifest[key]) is not int or manifest[key] < 1:
+            raise RecordError(f"{folder}/{MANIFEST}: {key} is {manifest[key]!r}, not a positive number; {_AGAIN}")
     version = manifest["schema_version"]
     if version != SCHEMA_VERSION:
         remedy = "upgrade hf-llava-vqa" if version > SCHEMA_VERSION else "prepare the data again"

@@ -288,8 +288,16 @@ def test_shards_are_checked_against_the_manifest(tmp_path, streaming):
     ("change", "message"),
     [
         (lambda path: path.unlink(), "no manifest.json, so this is no prepared set"),
-        (lambda path: path.write_text("[]"), "not the manifest of a prepared set"),
-        (lambda path: path.write_text('{"schema_version": 1}'), "not the manifest of a prepared set"),
+        (lambda path: path.write_text("[]"), "not the manifest of a prepared set (no schema_version)"),
+        (lambda path: path.write_text('{"schema_version": 1}'), "not the manifest of a prepared set (no source)"),
+        (
+            lambda path: path.write_text(path.read_text().replace('"row_group_size": 16', '"row_group_size": 0')),
+            "row_group_size is 0, not a positive number; copy the folder again",
+        ),
+        (
+            lambda path: path.write_text(path.read_text().replace('"virtual_readers": 64', '"virtual_readers": "64"')),
+            "virtual_readers is '64', not a positive number; copy the folder again",
+        ),
         (lambda path: path.write_text('{"schema'), "broken JSON at line 1"),
         (
             lambda path: path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 2')),

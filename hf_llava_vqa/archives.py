@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from hf_llava_vqa.errors import ImageError, one_line
+from hf_llava_vqa.errors import ImageError, in_line, one_line
 
 _PREFIXES = ("zip://", "tar://")
 _COMPRESSED_TAR = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
@@ -61,20 +61,21 @@ def read_member(path: str, max_bytes: int) -> bytes:
         ImageError: archive or member are missing or damaged, the member is a link, or holds more than `max_bytes`.
     """
     member, _, archive = path.removeprefix("zip://").removeprefix("tar://").rpartition("::")
+    where = f"{in_line(archive)}: member {in_line(member)}"
     if not os.path.isfile(archive):
-        raise ImageError(f"{archive}: no such archive (needed for {member})")
+        raise ImageError(f"{in_line(archive)}: no such archive (needed for {in_line(member)})")
     opened = _open(archive)
     if member not in opened.sizes:
-        raise ImageError(f"{archive}: no member {member}")
+        raise ImageError(f"{where} is not there")
     size = opened.sizes[member]
     if size is None:
-        raise ImageError(f"{archive}: member {member} is a link, which is not followed; unpack the archive")
+        raise ImageError(f"{where} is a link, which is not followed; unpack the archive")
     if size > max_bytes:
-        raise ImageError(f"{archive}: member {member} has {size:,} bytes, too many for an image")
+        raise ImageError(f"{where} has {size:,} bytes, too many for an image")
     try:
         return opened.read(member, size)
     except _ERRORS as error:
-        raise ImageError(f"{archive}: member {member} cannot be read: {one_line(error)}") from error
+        raise ImageError(f"{where} cannot be read: {one_line(error)}") from error
 
 
 class _Archive(Protocol):
@@ -95,7 +96,7 @@ class _Zip:
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise zipfile.BadZipFile("compressed by another method than deflate; pack it again")
         with self._file.open(info) as stream:
-            return stream.read(size)  # with a size, for without it a bomb inflates before its length is compared
+            return stream.read(size + 1)  # a bomb inflates no further; at the end, length and checksum are compared
 
 
 class _Tar:
@@ -131,7 +132,7 @@ class _State(NamedTuple):
 def _open(archive: str) -> _Archive:
     if archive.lower().endswith(_COMPRESSED_TAR):
         raise ImageError(
-            f"{archive}: a compressed tar cannot be read in place; unpack it, or pack a plain .tar or .zip"
+            f"{in_line(archive)}: a compressed tar cannot be read in place; unpack it, or pack a plain .tar or .zip"
         )
     try:
         found = os.stat(archive)
@@ -139,7 +140,8 @@ def _open(archive: str) -> _Archive:
         return _opened(archive, _State(found.st_mtime_ns, found.st_size, process))
     except _ERRORS as error:
         kind = "plain tar" if _is_tar(archive) else "zip"
-        raise ImageError(f"{archive}: not a readable {kind} archive ({one_line(error)}); download it again") from error
+        reason = f"not a readable {kind} archive ({one_line(error)})"
+        raise ImageError(f"{in_line(archive)}: {reason}; download it again") from error
 
 
 @lru_cache(maxsize=_OPEN_ARCHIVES)

@@ -59,6 +59,11 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def in_line(name: str) -> str:
+    """A name from a file or an archive as messages show it: quoted where it would break the line."""
+    return name if name.isprintable() else repr(name)
+
+
 def cli(main: Callable[[], None]) -> Callable[[], None]:
     """Decorate a script's `main`: a `VqaError` becomes one line on stderr and exit code 2; a stop has its own code."""
 

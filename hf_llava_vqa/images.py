@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from hf_llava_vqa.archives import is_member_path, read_member
-from hf_llava_vqa.errors import ImageError, one_line
+from hf_llava_vqa.errors import ImageError, in_line, one_line
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 MEAN_COLOR = (122, 116, 104)
@@ -156,14 +156,16 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         raise ValueError(f"mode {image.mode} has no fixed range of brightness; convert it to 8 bits first")
     if not image.has_transparency_data:
         return image.convert("RGB")
-    canvas = Image.new("RGBA", image.size, (*MEAN_COLOR, 255))
-    return Image.alpha_composite(canvas, image.convert("RGBA")).convert("RGB")
+    image = image if image.mode in ("RGBA", "LA") else image.convert("RGBA")
+    canvas = Image.new("RGB", image.size, MEAN_COLOR)
+    canvas.paste(image, mask=image)
+    return canvas
 
 
 def _name_of(source: Any) -> str:
     if isinstance(source, dict):
         source = source.get("path") or source.get("bytes")
-    return "image in memory" if isinstance(source, bytes) else str(source)
+    return "image in memory" if isinstance(source, bytes) else in_line(str(source))
 
 
 def _open_file(source: Any, name: str, max_pixels: int) -> IO[bytes]:

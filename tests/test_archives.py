@@ -111,9 +111,9 @@ def test_a_replaced_archive_is_read_anew(archive: Path) -> None:
 
 
 def test_missing_archives_and_members(archive: Path) -> None:
-    assert refused(archive) == f"{archive}: no member a.png"
-    assert refused(archive, "train") == f"{archive}: no member train"
-    assert refused(archive, "../all") == f"{archive}: no member ../all"
+    assert refused(archive) == f"{archive}: member a.png is not there"
+    assert refused(archive, "train") == f"{archive}: member train is not there"
+    assert refused(archive, "../all") == f"{archive}: member ../all is not there"
     archive.unlink()
     assert refused(archive) == f"{archive}: no such archive (needed for a.png)"
 

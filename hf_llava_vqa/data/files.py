@@ -168,7 +168,7 @@ def _members(archive: Path) -> list[str]:
     try:
         with zipfile.ZipFile(archive) as file:
             return [member for member in file.namelist() if not member.endswith("/")]
-    except (zipfile.BadZipFile, OSError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
         raise RecordError(f"{archive}: not a readable zip archive ({error}); download it again") from error
 
 
@@ -178,20 +178,26 @@ def read_json(file: str) -> Any:
     Raises:
         RecordError: the file is missing, not UTF-8 or not JSON; with line and column.
     """
-    return _parse_json(_read_text(file), file)
+    return _parse_json(read_text(file), file)
 
 
 def read_json_lines(file: str) -> list[Any]:
     """Parse a file that holds one JSON value a line; empty lines are skipped. Raises as `read_json`."""
-    lines = enumerate(_read_text(file).split("\n"), start=1)
+    lines = enumerate(read_text(file).split("\n"), start=1)
     return [_parse_json(line, file, number) for number, line in lines if line.strip()]
 
 
-def _read_text(file: str) -> str:
+def read_text(file: str) -> str:
+    """Read a UTF-8 file, or a member of an archive named by `zip_path`. A byte order mark is skipped.
+
+    Raises:
+        RecordError: it is missing, damaged or not UTF-8; with byte and line.
+    """
     try:
-        return read_bytes(file).decode("utf-8-sig")
+        return _read_bytes(file).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise RecordError(f"{file}: not UTF-8 at byte {error.start}; save it as UTF-8") from error
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise RecordError(f"{file}: not UTF-8 at byte {error.start} (line {line}); save it as UTF-8") from error
 
 
 def _parse_json(text: str, file: str, first_line: int = 1) -> Any:
@@ -204,12 +210,7 @@ def _parse_json(text: str, file: str, first_line: int = 1) -> Any:
         raise RecordError(f"{file}: JSON that cannot be read: {error}") from error
 
 
-def read_bytes(file: str) -> bytes:
-    """Read a file, or a member of an archive named by `zip_path`.
-
-    Raises:
-        RecordError: it is missing or damaged.
-    """
+def _read_bytes(file: str) -> bytes:
     try:
         if not file.startswith("zip://"):
             return Path(file).read_bytes()

@@ -4,7 +4,7 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 
-from hf_llava_vqa.data.files import in_line, read_bytes
+from hf_llava_vqa.data.files import in_line, read_text
 from hf_llava_vqa.errors import RecordError
 
 Row = tuple[int, list[str]]
@@ -36,7 +36,7 @@ def read_rows(file: str) -> list[Row]:
         RecordError: the file is missing, empty or not UTF-8; quotes are broken, or a row has more or fewer fields than
             the header. Names the line on which the row begins.
     """
-    rows = list(_parse(file, _decode(file)))
+    rows = list(_parse(file))
     if not rows:
         raise RecordError(f"{file}: an empty file; expected CSV with a header")
     width = len(rows[0][1])
@@ -67,16 +67,8 @@ def find_columns(header: Sequence[str], columns: Sequence[str], file: str) -> li
     return [places[column.lower()] for column in columns]
 
 
-def _decode(file: str) -> str:
-    try:
-        return read_bytes(file).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise RecordError(f"{file}, line {line}: not UTF-8; save the file as UTF-8") from error
-
-
-def _parse(file: str, text: str) -> Iterator[Row]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+def _parse(file: str) -> Iterator[Row]:
+    reader = csv.reader(io.StringIO(read_text(file), newline=""), strict=True)
     while True:
         line = reader.line_num + 1
         try:

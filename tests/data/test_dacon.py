@@ -161,7 +161,9 @@ def test_mistakes_are_placed(root, text, message):
 @pytest.mark.parametrize(("encoding", "line"), [("cp949", 6), ("utf-16", 1)])
 def test_another_encoding_is_placed(root, encoding, line):
     (root / "train.csv").write_bytes(TRAIN.encode(encoding))
-    assert refused(root) == f"{root}/train.csv, line {line}: not UTF-8; save the file as UTF-8"
+    message = refused(root)
+    assert message.startswith(f"{root}/train.csv: not UTF-8 at byte ")
+    assert message.endswith(f" (line {line}); save it as UTF-8")
 
 
 def test_missing_images_are_counted(root):
@@ -180,6 +182,25 @@ def test_missing_files(root, tmp_path):
     assert refused(root, annotations=root / "test.csv", images=tmp_path / "no").endswith(
         "/no: no such folder or zip archive of images"
     )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({8: b"\x00\x08", 46: b"\xff"}, "{root}/open.zip: not a readable zip archive"),  # a name said to be UTF-8
+        ({6: b"\xff\x00"}, "{root}/open.zip: not a readable zip archive"),  # a version of the format yet to come
+        ({8: b"\x01\x00"}, "zip://train.csv::{root}/open.zip: cannot be read: "),  # encrypted
+        ({10: b"\x63\x00"}, "zip://train.csv::{root}/open.zip: cannot be read: "),  # an unknown compression
+    ],
+)
+def test_an_archive_that_zipfile_does_not_read(root, changes, message):
+    zip_up(root)
+    data = bytearray((root / "open.zip").read_bytes())
+    entry = data.rindex(b"PK\x01\x02")  # train.csv is the last member
+    for offset, new in changes.items():
+        data[entry + offset : entry + offset + len(new)] = new
+    (root / "open.zip").write_bytes(data)
+    assert refused(root).startswith(message.format(root=root))
 
 
 # Submission

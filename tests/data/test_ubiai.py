@@ -257,7 +257,7 @@ def test_two_documents_of_one_name(root):
         (b"{}", "expected a JSON list of"),
         (b"[7]", "document 0: expected {"),
         (b'[\n{"documentName": }]', "broken JSON at line 2, column 18"),
-        ('[{"documentName": "Übersicht"}]'.encode("latin-1"), "not UTF-8 at byte 19; save it as UTF-8"),
+        ('[{"documentName": "Übersicht"}]'.encode("latin-1"), "not UTF-8 at byte 19 (line 1); save it as UTF-8"),
     ],
 )
 def test_a_file_of_another_shape(root, data, message):

@@ -228,7 +228,7 @@ def test_broken_json_is_placed(vizwiz_root):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"\xff\xfe[\0", "not UTF-8 at byte 0; save it as UTF-8"),
+        (b"\xff\xfe[\0", "not UTF-8 at byte 0 (line 1); save it as UTF-8"),
         (b"[" * 100_000, "JSON that cannot be read"),
         (b"[" + b"9" * 10_000 + b"]", "JSON that cannot be read"),
         (b"", "broken JSON at line 1, column 1"),

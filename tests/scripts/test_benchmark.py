@@ -33,7 +33,28 @@ def test_metrics_reports_every_variant_against_the_loop(tmp_path: Path) -> None:
     assert {"python", "evaluate"} <= set(result["versions"])
 
 
+def test_stream_reports_memory_and_speed(tmp_path: Path) -> None:
+    sizes = ["--records", "20", "40", "--timed", "10", "--rounds", "2", "--width", "32"]
+    done = benchmark("stream", *sizes, home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert set(result["ratios"]) == {"stream_over_decoding_speed", "peak_long_over_short"}
+    speeds = {"decode_ms_per_image", "read_and_decode_ms_per_image"}
+    assert set(result["figures"]) == {"peak_mb_20", "peak_mb_40"} | speeds
+    assert all(figure > 0 for figure in result["figures"].values())
+
+
+def test_resume_opens_as_many_groups_late_as_early(tmp_path: Path) -> None:
+    sizes = ["--records", "100", "--steps", "1", "500", "--rounds", "1", "--batch", "4", "--width", "32"]
+    done = benchmark("resume", *sizes, home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert set(result["ratios"]) == {"late_over_early_seconds", "skipping_over_late_seconds"}
+    groups = {name: figure for name, figure in result["figures"].items() if name.endswith("row_groups")}
+    assert groups == {"step_1_row_groups": 4, "step_500_row_groups": 4}
+
+
 def test_an_unknown_benchmark_lists_those_there_are(tmp_path: Path) -> None:
     done = benchmark("metric", home=tmp_path)
     assert done.returncode == 2
-    assert "invalid choice: 'metric' (choose from 'metrics')" in done.stderr
+    assert "invalid choice: 'metric' (choose from 'metrics', 'resume', 'stream')" in done.stderr

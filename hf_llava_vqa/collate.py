@@ -4,7 +4,7 @@ The collator is the only place where text and pictures of a training example mee
 own rows (`image`/`images` with `messages` or `prompt`/`completion`), which become trees with one branch.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from hf_llava_vqa.answers import weighted_answers
 from hf_llava_vqa.augmentation import AUGMENTATIONS, augment
 from hf_llava_vqa.bad_images import BadImage, BadImagePolicy, open_pictures
 from hf_llava_vqa.data import get_benchmark
-from hf_llava_vqa.errors import ConfigError, PromptError, VqaError
+from hf_llava_vqa.errors import ConfigError, PromptError, RecordError, VqaError
 
 Batch = dict[str, Any]
 
@@ -56,27 +56,42 @@ def _blank(count: int, processor: LlavaProcessor) -> torch.Tensor:
 
 
 def as_record(row: dict[str, Any]) -> dict[str, Any]:
-    """Our record as it is; a TRL row (`messages` or `prompt` + `completion`, string or chat form) as a record."""
+    """Our record as it is; a TRL row (`messages` or `prompt` + `completion`, string or chat form) as a record.
+
+    Raises:
+        RecordError: a row of neither form.
+    """
     if "dialogues" in row:
         return row
+    name = str(row.get("id", "row"))
     images = row["images"] if row.get("images") is not None else [row["image"]] if row.get("image") is not None else []
-    turns = row["messages"] if "messages" in row else _completion_turns(row)
-    turns = [{"role": turn["role"], "content": _plain_text(turn["content"])} for turn in turns]
-    dialogue = {"id": str(row.get("id", "row")), "turns": turns, "answers": []}
-    record = {"image_id": dialogue["id"], "images": images, "source": "", "dialogues": [dialogue]}
+    messages = row["messages"] if row.get("messages") is not None else _completed_prompt(row)
+    if not isinstance(images, Sequence) or not isinstance(messages, Sequence):
+        raise RecordError(f"{name}: images and messages must be lists")
+    dialogue = {"id": name, "turns": [_turn(message, name) for message in messages], "answers": []}
+    record = {"image_id": name, "images": images, "source": "", "dialogues": [dialogue]}
     return record if row.get("epoch") is None else {**record, "epoch": row["epoch"]}
 
 
-def _completion_turns(row: dict[str, Any]) -> list[dict[str, Any]]:
-    if not isinstance(row["prompt"], str):
-        return [*row["prompt"], *row["completion"]]
-    return [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["completion"]}]
+def _completed_prompt(row: dict[str, Any]) -> Any:
+    prompt, completion = row.get("prompt"), row.get("completion")
+    if isinstance(prompt, str) and isinstance(completion, str):
+        return [{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}]
+    if isinstance(prompt, list) and isinstance(completion, list):
+        return [*prompt, *completion]
+    raise RecordError(
+        f"{row.get('id', 'row')}: expected messages, or prompt and completion, both text or both messages; "
+        f"found {', '.join(map(str, row))}"
+    )
 
 
-def _plain_text(content: str | list[dict[str, Any]]) -> str:
-    if isinstance(content, str):
-        return content
-    return "".join(block["text"] for block in content if block["type"] == "text")
+def _turn(message: Any, name: str) -> prompts.Turn:
+    content = message.get("content") if isinstance(message, Mapping) else None
+    if isinstance(content, list) and all(isinstance(block, Mapping) for block in content):
+        content = "".join(str(block.get("text")) for block in content if block.get("type") == "text")
+    if not isinstance(content, str):
+        raise RecordError(f"{name}: a message must be {{role, content}}, and its content text or text and image blocks")
+    return {"role": str(message.get("role")), "content": content}
 
 
 def prompt_turns(

@@ -14,6 +14,7 @@ from hf_llava_vqa.data.benchmark import Benchmark
 from hf_llava_vqa.data.folders import is_on_hub
 from hf_llava_vqa.data.row_groups import TableGroups
 from hf_llava_vqa.data.shards import MANIFEST, read_shards
+from hf_llava_vqa.data.trl_rows import read_trl_rows
 from hf_llava_vqa.errors import ConfigError
 from hf_llava_vqa.records import UNDECODED_FEATURES
 
@@ -30,6 +31,11 @@ BENCHMARKS = {
     "scienceqa": "hf_llava_vqa.data.scienceqa",
 }
 """The module of each benchmark; it is imported when the benchmark is asked for."""
+
+_FOLDERS = {
+    "parquet": (read_shards, "the folder written by scripts/prepare_data.py"),
+    "trl": (read_trl_rows, "a folder or a data set of the Hub with TRL's columns"),
+}
 
 
 def get_benchmark(name: str) -> Benchmark:
@@ -52,23 +58,25 @@ def load_records(
     before the first row is returned, streamed or not.
 
     Args:
-        source: a key of `BENCHMARKS`, or "parquet" for a prepared set.
-        split: may be left out of a prepared set that has one split only.
+        source: a key of `BENCHMARKS`, "parquet" for a prepared set, or "trl" for rows with TRL's columns, which are
+            returned as they are.
+        split: may be left out of a set that has one split only, but for benchmarks.
         streaming: return a `RecordStream` with the same rows in the same order; training reads it in its own order.
-        paths: where the files are: `root`, or `annotations` and `images`; `path` for "parquet", a folder or
+        paths: where the files are: `root`, or `annotations` and `images`; `path` for "parquet" and "trl", a folder or
             `hf://datasets/USER/NAME[@REVISION]`.
 
     Raises:
         ConfigError: an unknown source or split, a missing or unexpected path.
         RecordError: files, rows or images that are missing or of another shape.
     """
-    if source == "parquet":
+    if source in _FOLDERS:
+        read, what = _FOLDERS[source]
         _check_paths(source, paths, allowed=("path",))
         if "path" not in paths:
-            raise ConfigError("parquet needs path: the folder written by scripts/prepare_data.py")
-        return read_shards(paths["path"], split=split, streaming=streaming)
+            raise ConfigError(f"{source} needs path: {what}")
+        return read(paths["path"], split=split, streaming=streaming)
     if source not in BENCHMARKS:
-        raise ConfigError(f"unknown source {source!r}; there are {', '.join([*BENCHMARKS, 'parquet'])}")
+        raise ConfigError(f"unknown source {source!r}; there are {', '.join([*BENCHMARKS, *_FOLDERS])}")
     benchmark = get_benchmark(source)
     _, *allowed = inspect.signature(benchmark.read).parameters
     _check_paths(source, paths, allowed)
@@ -100,7 +108,9 @@ def load_folder(
     """
     if folder is None:
         return load_records(source, split=split, streaming=streaming)
-    if source == "parquet" or is_on_hub(folder) or (Path(folder) / MANIFEST).is_file():
+    if source in _FOLDERS:
+        return load_records(source, split=split, streaming=streaming, path=folder)
+    if is_on_hub(folder) or (Path(folder) / MANIFEST).is_file():
         return load_records("parquet", split=split, streaming=streaming, path=folder)
     return load_records(source, split=split, streaming=streaming, root=folder)
 

@@ -16,7 +16,7 @@ from hf_llava_vqa.records import make_record
 _KINDS: dict[type, str] = {str: "a string", int: "an integer", list: "a list", dict: "an object"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Fields:
     """One row of an annotation file, whose fields are checked when they are asked for.
 

@@ -17,6 +17,9 @@ from pathlib import Path
 
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from hf_llava_vqa.errors import TrainingError
+from hf_llava_vqa.training.guards import full_disk
+
 STAGING = ".incomplete"
 MANIFEST_FILE = "MANIFEST.json"
 
@@ -72,7 +75,7 @@ def newest_whole(output_dir: str | Path) -> tuple[Path | None, dict[Path, str]]:
     Returns:
         The whole checkpoint of the highest step, None without one, and why each newer folder was passed over.
     """
-    skipped = {}
+    skipped: dict[Path, str] = {}
     for checkpoint in sorted(checkpoints(output_dir), key=step_of, reverse=True):
         reason = defect(checkpoint)
         if reason is None:
@@ -111,6 +114,18 @@ def defect(checkpoint: Path) -> str | None:
         if _describe(file)["sha256"] != digest:
             return f"{name} has changed"
     return None
+
+
+def write_failure(error: Exception, checkpoint: Path) -> TrainingError | None:
+    """The error to raise if `error` says that `checkpoint` could not be written; None if it says something else."""
+    if not isinstance(error, OSError) and not full_disk(error):
+        return None
+    whole, _ = newest_whole(checkpoint.parent)
+    reason = error.strerror if isinstance(error, OSError) else "the disk is full"
+    return TrainingError(
+        f"{checkpoint} could not be written: {reason}; {whole.name if whole else 'no checkpoint'} is whole: free space "
+        "or choose another --output_dir, then go on with --resume_from_checkpoint"
+    )
 
 
 def _files(folder: Path) -> Iterator[Path]:

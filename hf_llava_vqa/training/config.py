@@ -10,6 +10,8 @@ from transformers.utils import is_torch_bf16_gpu_available
 from trl import ModelConfig, SFTConfig, TrlParser
 
 from hf_llava_vqa.answers import ANSWER_TARGETS
+from hf_llava_vqa.augmentation import AUGMENTATIONS
+from hf_llava_vqa.bad_images import ON_BAD_IMAGE
 from hf_llava_vqa.errors import ConfigError
 from hf_llava_vqa.models.processors import IMAGE_ASPECTS
 from hf_llava_vqa.prompts import TEMPLATES
@@ -58,6 +60,18 @@ class VqaConfig(SFTConfig):
         default="pad",
         metadata={"help": "Pad photos to a square, or crop their centre.", "choices": list(IMAGE_ASPECTS)},
     )
+    image_augmentation: str = field(
+        default="none",
+        metadata={"help": "Change training pictures anew in each epoch.", "choices": list(AUGMENTATIONS)},
+    )
+    on_bad_image: str = field(
+        default="error",
+        metadata={
+            "help": "A picture that does not open stops the run, or its record is left out or replaced by another of "
+            "its batch; each case is named in bad_images.jsonl.",
+            "choices": list(ON_BAD_IMAGE),
+        },
+    )
     eval_max_new_tokens: int = field(default=32, metadata={"help": "Longest answer in tokens during evaluation."})
     max_length: int | None = field(default=None, metadata={"help": "Longest path in tokens; longer ones are refused."})
     bf16: bool | None = field(default=None, metadata={"help": "bfloat16; by default where a GPU has it."})
@@ -86,6 +100,11 @@ class VqaConfig(SFTConfig):
         for flag in ("max_questions_per_row", "eval_max_new_tokens"):
             if getattr(self, flag) < 1:
                 raise ConfigError(f"--{flag} is {getattr(self, flag)}; it must be at least 1")
+        if self.dataloader_persistent_workers and (self.answer_target == "sample" or self.image_augmentation != "none"):
+            raise ConfigError(
+                "--dataloader_persistent_workers: leave it off with --answer_target sample and --image_augmentation, "
+                "persistent workers would draw the first epoch's again"
+            )
         if self.packing or self.padding_free:
             raise ConfigError("--packing and --padding_free: leave them off, image trees are laid out by the collator")
         if self.loss_type == "dft" or self.label_smoothing_factor:

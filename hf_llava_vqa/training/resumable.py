@@ -19,6 +19,7 @@ import torch
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset, IterableDataset
 from huggingface_hub import HfApi
+from safetensors import SafetensorError
 from torch.utils.data import DataLoader
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState
@@ -29,9 +30,23 @@ from trl import SFTTrainer
 from hf_llava_vqa.data.streams import RecordStream, StreamLoader
 from hf_llava_vqa.errors import ConfigError, TrainingStopped
 from hf_llava_vqa.training.callbacks import StreamEpoch
-from hf_llava_vqa.training.checkpoints import checkpoint_folder, clear_staging, publish, seal, staging_folder
+from hf_llava_vqa.training.checkpoints import (
+    checkpoint_folder,
+    clear_staging,
+    publish,
+    seal,
+    staging_folder,
+    write_failure,
+)
 from hf_llava_vqa.training.config import VqaConfig
-from hf_llava_vqa.training.guards import NonFiniteGuard, StopOnSignal, WatchedCollator
+from hf_llava_vqa.training.guards import (
+    Heartbeat,
+    NonFiniteGuard,
+    StopOnSignal,
+    WatchedCollator,
+    check_output_folder,
+    checkpoint_bytes,
+)
 from hf_llava_vqa.training.portable import PUBLISHED
 from hf_llava_vqa.training.resume import check_same_run, choose_checkpoint
 from hf_llava_vqa.training.training_recipe import (
@@ -65,8 +80,9 @@ class ResumableTrainer(SFTTrainer):
         super().__init__(model, args, train_dataset=train_dataset, data_collator=self._watched_collator, **kwargs)
         self._nonfinite_guard = NonFiniteGuard(args.on_nan, self.accelerator)
         self._stop_on_signal = StopOnSignal(self.accelerator)
-        self.add_callback(self._nonfinite_guard)
-        self.add_callback(self._stop_on_signal)
+        self._heartbeat = Heartbeat(0.9 * args.ddp_timeout)
+        for guard in (self._nonfinite_guard, self._stop_on_signal, self._heartbeat):
+            self.add_callback(guard)
         if isinstance(train_dataset, RecordStream):
             self.add_callback(StreamEpoch(train_dataset.num_rows))
         self.identity = run_identity(self)
@@ -95,7 +111,11 @@ class ResumableTrainer(SFTTrainer):
             with self._stop_on_signal:
                 output = super().train(checkpoint and str(checkpoint), trial, ignore_keys_for_eval)
         except RuntimeError as error:
-            raise self._watched_collator.explain(error) or error from error
+            if told := self._watched_collator.explain(error):
+                raise told from error
+            raise
+        finally:
+            self._heartbeat.close()
         if self._stop_on_signal.received is None:
             return output
         raise TrainingStopped(
@@ -109,6 +129,7 @@ class ResumableTrainer(SFTTrainer):
         chosen: list[Path | None] = [None]
         if self.is_world_process_zero():
             clear_staging(self.args.output_dir)
+            check_output_folder(self.args.output_dir, 2 * checkpoint_bytes(self.model) if self._saves() else 0)
             chosen = [choose_checkpoint(wish, self.args.output_dir)] if self._saves() or wish else [None]
         (checkpoint,) = broadcast_object_list(chosen)
         if checkpoint is not None:
@@ -150,18 +171,24 @@ class ResumableTrainer(SFTTrainer):
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """The Trainer's own parts, written aside by all ranks and put in place, whole, by rank 0."""
+        self._heartbeat.beat("saving a checkpoint")
         checkpoint = checkpoint_folder(self._get_output_dir(trial), self.state.global_step)
         staged = staging_folder(checkpoint)
         if self.args.should_save:
             clear_staging(checkpoint.parent)
             staged.mkdir(parents=True)
         self.accelerator.wait_for_everyone()
-        self._write_checkpoint(staged, checkpoint)
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            seal(staged)
-            publish(staged, checkpoint)
-            self._rotate_checkpoints(checkpoint.parent)
+        try:
+            self._write_checkpoint(staged, checkpoint)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                seal(staged)
+                publish(staged, checkpoint)
+                self._rotate_checkpoints(checkpoint.parent)
+        except (OSError, SafetensorError, RuntimeError) as error:
+            if told := write_failure(error, checkpoint):
+                raise told from error
+            raise
         self.accelerator.wait_for_everyone()
         if self.args.push_to_hub:
             self._push_from_checkpoint(str(checkpoint))

@@ -15,6 +15,7 @@ What makes a run survive its machine is one level below, in `ResumableTrainer`.
 import math
 import time
 from itertools import cycle, islice
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -26,6 +27,7 @@ from transformers import LlavaForConditionalGeneration, LlavaProcessor
 from transformers.trainer_utils import EvalLoopOutput
 
 from hf_llava_vqa import forest
+from hf_llava_vqa.bad_images import BAD_IMAGES_FILE
 from hf_llava_vqa.collate import VqaCollator
 from hf_llava_vqa.data import get_benchmark
 from hf_llava_vqa.generation import Question, answer_questions, questions
@@ -105,11 +107,11 @@ class VqaTrainer(ResumableTrainer):
             self._signature_columns = RECORD_COLUMNS
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> torch.Tensor:
-        """Sum of the token weights of one optimizer step, over micro-batches and ranks."""
+        """Sum of the token weights of one optimizer step, over micro-batches and ranks; above 0 also without any."""
         total = torch.stack([batch["weights"].sum() for batch in batch_samples]).sum().to(device)
         if self.args.average_tokens_across_devices:
             total = self.accelerator.gather(total).sum()
-        return total
+        return total.clamp(min=torch.finfo(total.dtype).tiny)  # every picture of the step was bad, and skipped
 
     def compute_loss(
         self,
@@ -134,7 +136,7 @@ class VqaTrainer(ResumableTrainer):
         return (loss, outputs) if return_outputs else loss
 
     def _record_token_metrics(self, outputs: Any, position_ids: torch.Tensor) -> None:
-        """TRL's own logged figures (entropy, token accuracy, tokens seen), in one gather; checkpoints keep the count."""
+        """TRL's own logged figures (entropy, token accuracy, tokens seen), in one gather; the state keeps the count."""
         mode = "train" if self.model.training else "eval"
         figures = (
             outputs.label_mask.sum(),
@@ -243,6 +245,9 @@ def training_collator(args: VqaConfig, processor: LlavaProcessor) -> VqaCollator
         max_length=args.max_length,
         max_questions_per_row=args.max_questions_per_row,
         mask="compact",
+        augmentation=args.image_augmentation,
+        on_bad_image=args.on_bad_image,
+        bad_images_file=Path(args.output_dir, BAD_IMAGES_FILE),
         seed=args.seed,
     )
 

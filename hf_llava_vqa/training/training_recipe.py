@@ -16,7 +16,10 @@ RECIPE_FILE = "training_recipe.json"
 PACKAGES = ("hf-llava-vqa", "torch", "transformers", "trl", "peft", "datasets", "accelerate")
 
 # Settings that decide what the model sees; the data, the model and the batch are compared by what they are.
-_SETTINGS = ("seed", "data_seed", "template", "answer_target", "image_aspect", "max_questions_per_row")
+_SETTINGS = (
+    *("seed", "data_seed", "template", "answer_target", "max_questions_per_row"),
+    *("image_aspect", "image_augmentation", "on_bad_image"),
+)
 _SAMPLE = 16  # values of each frozen tensor that stand for it
 
 

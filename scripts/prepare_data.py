@@ -24,6 +24,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--annotations", metavar="FILE", help="annotation file of the one split, if not in --root")
     parser.add_argument("--images", metavar="PLACE", help="folder or zip of its images, if not in --root")
     parser.add_argument(
+        "--path",
+        type=named_place,
+        action="append",
+        default=[],
+        metavar="NAME=PLACE",
+        help="what else the source takes, see docs/data.md, for example bad_rows=bad_rows.jsonl",
+    )
+    parser.add_argument(
         "--rows_per_shard", type=positive, default=512, metavar="N", help="images a file (default: 512)"
     )
     parser.add_argument(
@@ -31,6 +39,13 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the order of the rows (default: 0)")
     return parser.parse_args()
+
+
+def named_place(text: str) -> tuple[str, str]:
+    name, separator, place = text.partition("=")
+    if not separator or not place:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=PLACE")
+    return name, place
 
 
 def positive(text: str) -> int:
@@ -44,8 +59,11 @@ def positive(text: str) -> int:
 def main() -> None:
     args = parse_args()
     paths = {name: getattr(args, name) for name in ("root", "annotations", "images") if getattr(args, name)}
+    paths |= dict(args.path)
     if len(args.split) > 1 and paths.keys() - {"root"}:
-        raise ConfigError("--annotations and --images name the files of one split: give one --split, or --root")
+        raise ConfigError(
+            "--annotations, --images and --path name the files of one split: give one --split, or --root alone"
+        )
     # All splits are read before one is written: a mistake in the last should not cost the time of the first.
     records = {split: load_records(args.source, split=split, **paths) for split in args.split}
     for split in records:

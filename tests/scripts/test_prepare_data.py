@@ -56,6 +56,20 @@ def test_files_named_one_by_one(root, tmp_path):
     assert done.stdout.startswith("val: 2 images"), done.stderr
 
 
+def test_what_else_a_source_takes_is_named_too(root, tmp_path):
+    turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A cup."}]
+    rows = [{"id": name, "image": f"VizWiz_train_0000000{name}.jpg", "conversations": turns} for name in "01239"]
+    (tmp_path / "mix.json").write_text(json.dumps(rows))
+    arguments = ["--annotations", tmp_path / "mix.json", "--images", root / "train", "--split", "train"]
+    bad_rows = tmp_path / "bad_rows.jsonl"
+    done = prepare(
+        "llava_json", *arguments, "--path", f"bad_rows={bad_rows}", "--out", tmp_path / "set", home=tmp_path / "home"
+    )
+    assert done.stdout.startswith("train: 3 images, 3 questions, 0 answers"), done.stderr
+    assert done.stderr == (f"2 of 5 rows of {tmp_path}/mix.json are left out; {bad_rows} names each with the reason\n")
+    assert [json.loads(line)["id"] for line in bad_rows.read_text().splitlines()] == ["3", "9"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -63,8 +77,9 @@ def test_files_named_one_by_one(root, tmp_path):
         (["--split", "train", "test"], "no test.json, Annotations/test.json or Annotations.zip holding it"),
         (
             ["--split", "train", "val", "--images", "a.zip"],
-            "error: --annotations and --images name the files of one split",
+            "error: --annotations, --images and --path name the files of one split",
         ),
+        (["--split", "train", "--path", "bad_rows=x"], "error: vizwiz does not take 'bad_rows'; it takes root, "),
         (["--split", "train", "--annotations", "gone.json"], "error: gone.json: no such annotation file"),
     ],
 )
@@ -95,7 +110,8 @@ def test_help_shows_an_example_and_every_source(tmp_path):
 
 
 def test_usage_mistakes_leave_no_trace(tmp_path):
-    for arguments in (["coco", "--split", "train", "--out", "x"], ["vizwiz", "--out", "x"]):
+    known = ["vizwiz", "--split", "train", "--out", "x"]
+    for arguments in (["coco", *known[1:]], ["vizwiz", "--out", "x"], [*known, "--path", "bad_rows"]):
         done = prepare(*arguments, home=tmp_path / "home")
         assert done.returncode == 2
         assert "Traceback" not in done.stderr

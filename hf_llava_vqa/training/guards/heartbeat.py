@@ -1,64 +1,21 @@
 """A rank that stops answering: found by the others, named in one line, and the run ended instead of hanging."""
 
 import contextlib
-import json
 import os
 import socket
 import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from hf_llava_vqa.training.guards.pulses import Pulse, diagnose, pulse_file, read_pulse, write_pulse
+
 FOLDER = ".heartbeat"
 EXIT_CODE = 3
-
-
-@dataclass(frozen=True)
-class Pulse:
-    """What a rank tells about itself. Times are seconds since 1970.
-
-    Args:
-        rank: of the process.
-        beats: how often its main thread has reported progress; all ranks report at the same points of the run.
-        step: steps done.
-        phase: what the main thread has been doing ...
-        since: ... since then.
-        seen: when this was written, by a thread that also runs while the main thread waits.
-        process, host: to find it.
-    """
-
-    rank: int
-    beats: int
-    step: int
-    phase: str
-    since: float
-    seen: float
-    process: int
-    host: str
-
-
-def diagnose(pulses: Sequence[Pulse], now: float, silence: float) -> str | None:
-    """Who keeps the others waiting, as half a sentence; None if nobody does.
-
-    That is the rank that has written nothing for longer than `silence` seconds, because its process is stopped or
-    dead, else the rank whose main thread is behind the others'. When all have come equally far, they are busy or wait
-    in a collective that the backend itself will give up.
-    """
-    stopped = min(pulses, key=lambda pulse: pulse.seen)
-    behind = min(pulses, key=lambda pulse: pulse.beats)
-    if now - stopped.seen > silence:
-        blamed, why = stopped, f"no sign of life for {now - stopped.seen:.0f} s"
-    elif behind.beats < max(pulse.beats for pulse in pulses):
-        blamed, why = behind, f"{behind.phase} for {now - behind.since:.0f} s"
-    else:
-        return None
-    where = f"process {blamed.process} on {blamed.host}"
-    return f"rank {blamed.rank} stopped answering at step {blamed.step} ({why}; {where})"
 
 
 class Heartbeat(TrainerCallback):
@@ -87,11 +44,11 @@ class Heartbeat(TrainerCallback):
         self._step = state.global_step
         self.beat("reading data")
         if args.world_size > 1:
-            folder = Path(args.output_dir, FOLDER)
+            folder, rank = Path(args.output_dir, FOLDER), args.process_index
             folder.mkdir(parents=True, exist_ok=True)
-            _write(_file(folder, args.process_index), self._pulse(args.process_index))  # in case it stops at once
+            write_pulse(pulse_file(folder, rank), self._pulse(rank))  # the thread writes only after a while
             self._over.clear()
-            where = (folder, args.process_index, args.world_size)
+            where = (folder, rank, args.world_size)
             self._thread = threading.Thread(target=self._watch, args=where, name="heartbeat", daemon=True)
             self._thread.start()
 
@@ -127,19 +84,19 @@ class Heartbeat(TrainerCallback):
             self._thread = None
 
     def _watch(self, folder: Path, rank: int, world_size: int) -> None:
-        file = _file(folder, rank)
+        file = pulse_file(folder, rank)
         quiet, beats, last = 0.0, -1, time.monotonic()
         while not self._over.wait(self.interval):
             pulse = self._pulse(rank)
             with contextlib.suppress(OSError):  # a full disk is for the main thread to find; the others see no beat
-                _write(file, pulse)
+                write_pulse(file, pulse)
             now = time.monotonic()
             # A run that was suspended for hours has not waited so long: a pause counts as two intervals at most.
             quiet = quiet + min(now - last, 2 * self.interval) if pulse.beats == beats else 0.0
             beats, last = pulse.beats, now
             if quiet >= self.timeout:
-                others = (_file(folder, other) for other in range(world_size) if other != rank)
-                self._end_if_stuck([pulse, *filter(None, map(_read, others))])
+                others = (pulse_file(folder, other) for other in range(world_size) if other != rank)
+                self._end_if_stuck([pulse, *filter(None, map(read_pulse, others))])
         with contextlib.suppress(OSError):
             file.unlink(missing_ok=True)
             folder.rmdir()  # the last rank succeeds
@@ -157,20 +114,3 @@ class Heartbeat(TrainerCallback):
                 flush=True,
             )
             os._exit(EXIT_CODE)  # the main thread is inside a collective: no exception or signal handler reaches it
-
-
-def _file(folder: Path, rank: int) -> Path:
-    return folder / f"rank-{rank}.json"
-
-
-def _write(file: Path, pulse: Pulse) -> None:
-    whole = file.with_suffix(".tmp")
-    whole.write_text(json.dumps(asdict(pulse)))
-    os.replace(whole, file)
-
-
-def _read(file: Path) -> Pulse | None:
-    try:
-        return Pulse(**json.loads(file.read_text()))
-    except FileNotFoundError:  # a rank that has ended, or whose output folder is on another machine
-        return None

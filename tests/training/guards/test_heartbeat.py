@@ -12,46 +12,7 @@ from types import SimpleNamespace
 import pytest
 from transformers import TrainerControl, TrainerState
 
-from hf_llava_vqa.training.guards.heartbeat import EXIT_CODE, Heartbeat, Pulse, diagnose
-
-NOW = 10_000.0
-
-
-def pulse(rank: int, *, beats: int = 40, step: int = 12, phase: str = "computing", since: int = 600, seen: int = 3):
-    """A rank whose main thread came here `since` seconds ago and whose pulse is `seen` seconds old."""
-    return Pulse(rank, beats, step, phase, NOW - since, NOW - seen, process=70 + rank, host="node")
-
-
-@pytest.mark.parametrize(
-    ("others", "blamed"),
-    [
-        ([pulse(1), pulse(2)], None),
-        ([pulse(1, since=900), pulse(2, phase="evaluating")], None),
-        ([], None),
-        (
-            [pulse(1, seen=540), pulse(2)],
-            "rank 1 stopped answering at step 12 (no sign of life for 540 s; process 71 on node)",
-        ),
-        (
-            [pulse(1, seen=540), pulse(2, seen=500)],
-            "rank 1 stopped answering at step 12 (no sign of life for 540 s; process 71 on node)",
-        ),
-        (
-            [pulse(1), pulse(2, beats=39, step=11, phase="reading data", since=630)],
-            "rank 2 stopped answering at step 11 (reading data for 630 s; process 72 on node)",
-        ),
-        (  # behind, but only because its process is stopped
-            [pulse(1, beats=39, seen=540), pulse(2, beats=38)],
-            "rank 1 stopped answering at step 12 (no sign of life for 540 s; process 71 on node)",
-        ),
-        (  # this rank itself keeps the others waiting
-            [pulse(1, beats=41), pulse(2, beats=41)],
-            "rank 0 stopped answering at step 12 (computing for 600 s; process 70 on node)",
-        ),
-    ],
-)
-def test_who_is_to_blame(others, blamed) -> None:
-    assert diagnose([pulse(0), *others], NOW, silence=400) == blamed
+from hf_llava_vqa.training.guards.heartbeat import EXIT_CODE, Heartbeat
 
 
 def begin(folder: Path, timeout: float, rank: int = 0, world_size: int = 2) -> Heartbeat:

@@ -1,7 +1,7 @@
-"""What tells one table of records from another: a hash of its values."""
+"""What tells one set of records from another: a hash of its values, or of the hashes that a manifest lists."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,6 +21,11 @@ def table_fingerprint(batches: Iterable[pa.Table]) -> str:
             digest.update(f"{name}: {column.type}, {len(column)} rows\n".encode())
             _update(digest, column)
     return digest.hexdigest()
+
+
+def combined_fingerprint(parts: Sequence[object]) -> str:
+    """SHA-256 over what several parts say of themselves: numbers, strings and tuples of them."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def _update(digest: "hashlib._Hash", values: pa.Array) -> None:

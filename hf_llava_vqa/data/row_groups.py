@@ -1,6 +1,5 @@
 """Sets of records that are read a row group at a time: from Parquet shards, or from a table in memory."""
 
-import hashlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -150,8 +149,3 @@ class TableGroups:
     def reader(self) -> ReadGroup:
         """Return a function that takes a group out of the table."""
         return lambda group: self.table.slice(group * self.row_group_size, self.row_group_size)
-
-
-def combined_fingerprint(parts: Sequence[object]) -> str:
-    """SHA-256 over what several parts say of themselves."""
-    return hashlib.sha256(repr(parts).encode()).hexdigest()

@@ -23,8 +23,9 @@ import pyarrow.parquet as pq
 from datasets import Dataset, IterableDataset, load_dataset
 from tqdm import tqdm
 
+from hf_llava_vqa.data.fingerprints import combined_fingerprint
 from hf_llava_vqa.data.folders import Folder, LocalFolder, open_folder
-from hf_llava_vqa.data.row_groups import ROW_GROUP_SIZE, VIRTUAL_READERS, ParquetGroups, Shard, combined_fingerprint
+from hf_llava_vqa.data.row_groups import ROW_GROUP_SIZE, VIRTUAL_READERS, ParquetGroups, Shard
 from hf_llava_vqa.errors import ConfigError, ImageError, RecordError
 from hf_llava_vqa.images import open_image, read_image_bytes
 from hf_llava_vqa.records import FEATURES, SCHEMA_VERSION, UNDECODED_FEATURES, validate_record

@@ -228,9 +228,10 @@ class VqaCollator:
         if turns[-1]["role"] == "assistant":
             yield self._encode(turns), 1.0
             return
-        if not dialogue["answers"]:
+        # People leave answers empty now and then: there is nothing in them to train on, and the others are still good.
+        answers = [answer["answer"] for answer in dialogue["answers"] if answer["answer"].strip()]
+        if not answers:
             raise PromptError("has no answers to train on; give it answers or leave it out")
-        answers = [answer["answer"] for answer in dialogue["answers"]]
         targets = weighted_answers(
             answers, self.answer_target, seed=self.seed, epoch=self._epoch(record), dialogue_id=dialogue["id"]
         )

@@ -238,6 +238,13 @@ def test_trl_rows_are_trees_with_one_branch(
         assert theirs[name].equal(values), name
 
 
+def test_empty_answers_are_not_trained_on(collator: Callable[..., VqaCollator]) -> None:
+    given = collator(answer_target="votes")([record("r", [question("q", answers=["", "red", " ", "blue"])])])
+    expected = collator(answer_target="votes")([record("r", [question("q", answers=["red", "blue"])])])
+    assert given["input_ids"].equal(expected["input_ids"])
+    assert given["weights"].equal(expected["weights"])
+
+
 def test_our_records_are_left_alone() -> None:
     ours = record("r", [question("q")])
     assert as_record(ours) is ours
@@ -250,7 +257,7 @@ def test_our_records_are_left_alone() -> None:
     ("row", "error", "message"),
     [
         (record("r", [question("q", answers=[])]), PromptError, "has no answers to train on"),
-        (record("r", [question("q", answers=["yes", " "])]), PromptError, r"turn 1 \(assistant\) is empty"),
+        (record("r", [question("q", answers=["", " "])]), PromptError, "has no answers to train on"),
         (record("r", [chain("q", "a", "b", "c", "", "d", answers=["e"])]), PromptError, "turn 3"),
         (record("r", [question("q")], source="vqa9"), ConfigError, "unknown benchmark 'vqa9'"),
     ],

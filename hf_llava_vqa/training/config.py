@@ -12,6 +12,8 @@ from trl import ModelConfig, SFTConfig, TrlParser
 from hf_llava_vqa.answers import ANSWER_TARGETS
 from hf_llava_vqa.augmentation import AUGMENTATIONS
 from hf_llava_vqa.bad_images import ON_BAD_IMAGE
+from hf_llava_vqa.data.folders import is_on_hub
+from hf_llava_vqa.data.folders import is_on_hub
 from hf_llava_vqa.errors import ConfigError
 from hf_llava_vqa.models.processors import IMAGE_ASPECTS
 from hf_llava_vqa.prompts import TEMPLATES
@@ -24,12 +26,25 @@ MASKED_ATTENTION = ("sdpa",)
 class DataArguments:
     """Where the questions come from."""
 
-    source: str = field(default="vizwiz", metadata={"help": "Reader: vizwiz, vizwiz_competition, easy_vqa or parquet."})
-    data_dir: str | None = field(default=None, metadata={"help": "Folder with the files as published, or prepared."})
+    source: str = field(default="vizwiz", metadata={"help": "Reader: vizwiz, dacon, llava_json, ... or parquet."})
+    data_dir: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Folder with the files as published, or a prepared set, also hf://datasets/USER/NAME. Several "
+            "prepared sets are streamed as a mixture; evaluation is on the first."
+        },
+    )
+    data_weights: list[float] | None = field(
+        default=None, metadata={"help": "How often each --data_dir is read; by default by its number of images."}
+    )
     train_split: str = field(default="train", metadata={"help": "Split to train on."})
     eval_split: str | None = field(default=None, metadata={"help": "Split to evaluate on; none if not given."})
     eval_limit: int | None = field(default=None, metadata={"help": "Evaluate on the first so many images only."})
     streaming: bool = field(default=False, metadata={"help": "Read the training split as a stream."})
+
+    def __post_init__(self) -> None:
+        if isinstance(self.data_dir, str):  # a configuration file may name one folder as it is
+            self.data_dir = [self.data_dir]
 
 
 @dataclass
@@ -155,8 +170,9 @@ def check_run(data_args: DataArguments, config: VqaConfig, model_args: ModelConf
         raise ConfigError("--model_name_or_path is missing; for example llava-hf/llava-1.5-7b-hf")
     if data_args.data_dir is None and data_args.source != "easy_vqa":
         raise ConfigError(f"--data_dir is missing; point it to the folder that holds the {data_args.source} files")
-    if data_args.data_dir is not None and not Path(data_args.data_dir).is_dir():
-        raise ConfigError(f"--data_dir {data_args.data_dir}: no such folder")
+    folder = data_args.data_dir
+    if folder is not None and not is_on_hub(folder) and not Path(folder).is_dir():
+        raise ConfigError(f"--data_dir {folder}: no such folder")
     if config.eval_strategy != "no" and data_args.eval_split is None:
         raise ConfigError(f"--eval_strategy {config.eval_strategy.value} needs --eval_split, the split to evaluate on")
     check_attention(model_args.attn_implementation)

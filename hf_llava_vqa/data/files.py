@@ -1,4 +1,4 @@
-"""Finding and reading what benchmarks publish: annotation files, folders of images and zip archives as downloaded.
+"""Finding and reading what benchmarks publish: annotation files, folders of images and archives as downloaded.
 
 Files are only located here; images are opened by `hf_llava_vqa.images` when they are needed.
 """
@@ -10,8 +10,9 @@ import zlib
 from pathlib import Path
 from typing import Any, Protocol
 
+from hf_llava_vqa.archives import list_members, member_path
 from hf_llava_vqa.errors import ConfigError, ImageError, RecordError
-from hf_llava_vqa.images import path_inside
+from hf_llava_vqa.images import check_name, path_inside
 
 _JSON_KINDS = {dict: "an object", list: "a list", str: "a string", bool: "a truth value", type(None): "null"}
 
@@ -26,10 +27,14 @@ class ImageStore(Protocol):
 
 
 class ImageFolder:
-    """A folder of images, in itself or in folders below. Each is listed once: no image is touched to be found."""
+    """A folder of images, in itself or in folders below. Each is listed once: no image is touched to be found.
 
-    def __init__(self, folder: Path) -> None:
+    The folder may be a symbolic link. Links in it must not lead out, unless `follow_symlinks` allows it.
+    """
+
+    def __init__(self, folder: Path, *, follow_symlinks: bool = False) -> None:
         self.place = os.path.abspath(folder)
+        self._follow = follow_symlinks
         self._files: dict[str, set[str]] = {}  # by folder below the place
 
     def locate(self, name: str) -> str | None:
@@ -37,8 +42,11 @@ class ImageFolder:
         folder, _, file = name.rpartition("/")
         if file in self._files_in(folder):
             return os.path.join(self.place, name)
-        path = path_inside(self.place, name)
+        path = self._path(name)
         return str(path) if os.path.isfile(path) else None
+
+    def _path(self, name: str) -> Path:
+        return path_inside(self.place, name, follow_symlinks=self._follow)
 
     def _files_in(self, folder: str) -> set[str]:
         if folder not in self._files:
@@ -47,14 +55,14 @@ class ImageFolder:
 
     def _list(self, folder: str) -> set[str]:
         try:
-            with os.scandir(path_inside(self.place, folder) if folder else self.place) as entries:
-                return {entry.name for entry in entries if entry.is_file(follow_symlinks=False)}
+            with os.scandir(self._path(folder) if folder else self.place) as entries:
+                return {entry.name for entry in entries if entry.is_file(follow_symlinks=self._follow)}
         except (ImageError, OSError):  # whatever is wrong with it, `locate` says it of the image's full name
             return set()
 
 
 class ImageArchive:
-    """A zip archive of images, which may sit in folders of their own, as in `train.zip` with `train/*.jpg`."""
+    """A zip or tar archive of images, which may sit in folders of their own, as in `train.zip` with `train/*.jpg`."""
 
     def __init__(self, archive: Path) -> None:
         self.place = os.path.abspath(archive)
@@ -64,40 +72,49 @@ class ImageArchive:
                 self._members.setdefault(key, []).append(member)
 
     def locate(self, name: str) -> str | None:
-        """Return the `zip://` path of the image, or None. Raises RecordError if several members fit."""
+        """Return the `zip://` or `tar://` path of the image, or None.
+
+        Raises:
+            RecordError: several members fit.
+            ImageError: a name that leads out.
+        """
+        check_name(name)
         candidates = self._members.get(_ending(name, 2), [])
         fitting = [member for member in candidates if f"/{member}".endswith(f"/{name}")]
         if len(fitting) > 1:
             first, second = map(in_line, fitting[:2])
             raise RecordError(f"{self.place}: {in_line(name)} could be {first} or {second}; unpack the right folder")
-        return zip_path(self.place, fitting[0]) if fitting else None
+        return member_path(self.place, fitting[0]) if fitting else None
 
 
 def _ending(path: str, parts: int) -> str:
     return "/".join(path.rsplit("/", parts)[-parts:])
 
 
-def zip_path(archive: str | Path, member: str) -> str:
-    """Return the path under which `images.open_image` opens a member of an archive."""
-    return f"zip://{member}::{os.path.abspath(archive)}"
+def open_images(path: str | Path, *, follow_symlinks: bool = False) -> ImageStore:
+    """Open a folder, a zip archive or a plain tar archive of images.
 
-
-def open_images(path: str | Path) -> ImageStore:
-    """Open a folder or a zip archive of images.
+    Args:
+        follow_symlinks: allow symbolic links in the folder that lead out of it.
 
     Raises:
-        RecordError: it is neither.
+        RecordError: it is none of them, or a damaged archive.
     """
     path = Path(path)
     if path.is_dir():
-        return ImageFolder(path)
+        return ImageFolder(path, follow_symlinks=follow_symlinks)
     if path.is_file():
         return ImageArchive(path)
-    raise RecordError(f"{path}: no such folder or zip archive of images")
+    raise RecordError(f"{path}: no such folder, zip or tar archive of images")
 
 
 def find_source(
-    split: str, root: str | Path | None, annotations: str | Path | None, images: str | Path | None
+    split: str,
+    root: str | Path | None,
+    annotations: str | Path | None,
+    images: str | Path | None,
+    *,
+    follow_symlinks: bool = False,
 ) -> tuple[str, ImageStore]:
     """Find the annotation file and the images of a split, in `root` or as named by `annotations` and `images`.
 
@@ -109,7 +126,7 @@ def find_source(
         raise ConfigError("give root (the folder with the files as published), or both annotations and images")
     name = f"{split}.json"
     file = find_file(root, annotations, name, f"Annotations/{name}", archive="Annotations.zip", keyword="annotations")
-    return file, find_images(root, images, split)
+    return file, find_images(root, images, split, follow_symlinks=follow_symlinks)
 
 
 def find_file(root: str | Path | None, given: str | Path | None, *names: str, archive: str, keyword: str) -> str:
@@ -129,27 +146,29 @@ def find_file(root: str | Path | None, given: str | Path | None, *names: str, ar
         files = {name.rpartition("/")[2] for name in names}
         for member in _members(root / archive):
             if member.rpartition("/")[2] in files:
-                return zip_path(root / archive, member)
+                return member_path(root / archive, member)
     raise RecordError(
         f"{root}: no {', '.join(names)} or {archive} holding it; "
         f"download the annotations into it, or name the file as {keyword}"
     )
 
 
-def find_images(root: str | Path | None, given: str | Path | None, *names: str) -> ImageStore:
-    """Open a place with images: `given`, or the first folder of one of these names in `root`, or else zip archive.
+def find_images(
+    root: str | Path | None, given: str | Path | None, *names: str, follow_symlinks: bool = False
+) -> ImageStore:
+    """Open a place with images: `given`, or the first folder of one of these names in `root`, or else zip or tar.
 
     Raises:
         ConfigError: there is neither `given` nor `root`.
         RecordError: there is no such place.
     """
     if given is not None:
-        return open_images(given)
+        return open_images(given, follow_symlinks=follow_symlinks)
     root = _checked_root(root, "images")
-    archives = [f"{name}.zip" for name in names]
+    archives = [f"{name}{suffix}" for suffix in (".zip", ".tar") for name in names]
     for name in (*names, *archives):
         if (root / name).exists():
-            return open_images(root / name)
+            return open_images(root / name, follow_symlinks=follow_symlinks)
     raise RecordError(
         f"{root}: no folder {' or '.join(names)} and no {' or '.join(archives)}; "
         "download the images into it, or name their place as images"
@@ -166,14 +185,13 @@ def _checked_root(root: str | Path | None, keyword: str) -> Path:
 
 def _members(archive: Path) -> list[str]:
     try:
-        with zipfile.ZipFile(archive) as file:
-            return [member for member in file.namelist() if not member.endswith("/")]
-    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
-        raise RecordError(f"{archive}: not a readable zip archive ({error}); download it again") from error
+        return list_members(archive)
+    except ImageError as error:
+        raise RecordError(str(error)) from error
 
 
 def read_json(file: str) -> Any:
-    """Parse a JSON file, or a member of an archive named by `zip_path`. A byte order mark is skipped.
+    """Parse a JSON file, or a member of an archive named by `archives.member_path`. A byte order mark is skipped.
 
     Raises:
         RecordError: the file is missing, not UTF-8 or not JSON; with line and column.
@@ -188,7 +206,7 @@ def read_json_lines(file: str) -> list[Any]:
 
 
 def read_text(file: str) -> str:
-    """Read a UTF-8 file, or a member of an archive named by `zip_path`. A byte order mark is skipped.
+    """Read a UTF-8 file, or a member of an archive named by `archives.member_path`. A byte order mark is skipped.
 
     Raises:
         RecordError: it is missing, damaged or not UTF-8; with byte and line.

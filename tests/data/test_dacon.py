@@ -180,7 +180,7 @@ def test_missing_files(root, tmp_path):
     assert refused(root).startswith(f"{root}: no train.csv or open.zip holding it; download the annotations into it")
     assert refused(None, annotations=tmp_path / "no.csv", images=root).endswith("no.csv: no such annotation file")
     assert refused(root, annotations=root / "test.csv", images=tmp_path / "no").endswith(
-        "/no: no such folder or zip archive of images"
+        "/no: no such folder, zip or tar archive of images"
     )
 
 

@@ -190,7 +190,7 @@ def test_missing_paths(vizwiz_root, tmp_path):
         == f"{tmp_path}/a.json: no such annotation file"
     )
     message = refused(None, annotations=vizwiz_root / "train.json", images=tmp_path / "no")
-    assert message == f"{tmp_path}/no: no such folder or zip archive of images"
+    assert message == f"{tmp_path}/no: no such folder, zip or tar archive of images"
     assert "cannot be read" in refused(None, annotations=vizwiz_root / "train", images=vizwiz_root / "train")
 
 
@@ -201,7 +201,7 @@ def test_missing_files_of_a_split(vizwiz_root):
     assert message.endswith("download the annotations into it, or name the file as annotations")
     (vizwiz_root / "val").rename(vizwiz_root / "other")
     message = refused(vizwiz_root, "val")
-    assert message.startswith(f"{vizwiz_root}: no folder val and no val.zip; download the images")
+    assert message.startswith(f"{vizwiz_root}: no folder val and no val.zip or val.tar; download the images")
 
 
 def test_an_archive_without_the_split(vizwiz_root):

@@ -2,18 +2,20 @@ import copy
 import json
 import logging
 import shutil
+from pathlib import Path
 
 import pytest
 from examples import FUZZ, colour, damaged, png
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_llava_vqa.data import load_records
+from hf_llava_vqa.data import load_records, ubiai
 from hf_llava_vqa.data.ubiai import read
 from hf_llava_vqa.errors import ConfigError, RecordError, VqaError
 from hf_llava_vqa.images import open_image
 from hf_llava_vqa.records import validate_record
 
+REPOSITORY = Path(__file__).parents[2]
 LABELS = {"Q": "QUESTION", "A": "ANSWER", "S": "SELLER"}
 
 
@@ -159,6 +161,14 @@ def test_the_export_of_a_text_project(root):
     ]
     (root / "train" / "ocr.json").write_text(json.dumps(rows))
     assert asked(read("train", root=root)) == {"form.png_image_0.jpg": [("Who?", ["Ann Lee"])]}
+
+
+@pytest.mark.parametrize("text", [ubiai.__doc__, (REPOSITORY / "docs" / "data.md").read_text(encoding="utf-8")])
+def test_the_documented_example_is_read(root, text):
+    start = text.rindex("{", 0, text.index('"documentName": "form.png"'))
+    example, _ = json.JSONDecoder().raw_decode(text, start)
+    (root / "train" / "ocr.json").write_text(json.dumps([example]))
+    assert asked(read("train", root=root)) == {"form.png_image_0.jpg": [("What is due?", ["12 EUR"])]}
 
 
 # Gaps in the labels

@@ -13,7 +13,7 @@ On eight A100s, with the files as VizWiz publishes them:
 
 from itertools import islice
 
-from hf_llava_vqa.data import load_folder
+from hf_llava_vqa.data import load_folders
 from hf_llava_vqa.errors import cli
 from hf_llava_vqa.models.adapters import lora_config
 from hf_llava_vqa.models.loading import training_model, training_processor
@@ -26,9 +26,13 @@ def main() -> None:
     data_args, config, model_args = parse_recipe_args()
 
     # Data first: a mistake there should cost seconds, not the time to load a model.
-    source, folder = data_args.source, data_args.data_dir
-    train = load_folder(source, folder, split=data_args.train_split, streaming=data_args.streaming)
-    held_out = load_folder(source, folder, split=data_args.eval_split) if data_args.eval_split else None
+    source, folders = data_args.source, data_args.data_dir
+    train = load_folders(
+        source, folders, split=data_args.train_split, streaming=data_args.streaming, weights=data_args.data_weights
+    )
+    held_out = (
+        load_folders(source, folders and folders[:1], split=data_args.eval_split) if data_args.eval_split else None
+    )
     if held_out is not None and data_args.eval_limit is not None:
         held_out = held_out.select(range(min(data_args.eval_limit, len(held_out))))
 

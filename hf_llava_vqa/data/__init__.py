@@ -115,6 +115,38 @@ def load_folder(
     return load_records(source, split=split, streaming=streaming, root=folder)
 
 
+def load_folders(
+    source: str,
+    folders: Sequence[str | Path] | None,
+    *,
+    split: str | None,
+    streaming: bool = False,
+    weights: Sequence[float] | None = None,
+) -> Dataset | IterableDataset:
+    """Load a split from one folder, or the weighted mixture of several, which is a stream.
+
+    Args:
+        source: as in `load_records`; folders that hold prepared sets need not be of it.
+        folders: one or more; None for a source that needs none.
+        split: the same of all folders.
+        streaming: needed for more than one folder.
+        weights: one a folder; by default as many as it has rows, so that all rows come equally often.
+
+    Raises:
+        ConfigError: several folders without streaming, weights that do not fit; and as `load_folder`.
+    """
+    if folders is None or len(folders) == 1:
+        if weights is not None:
+            raise ConfigError("weights are for a mixture of several folders; leave them out")
+        return load_folder(source, folders and folders[0], split=split, streaming=streaming)
+    if not streaming:
+        raise ConfigError("several folders are read as a mixture, and a mixture is a stream: add --streaming True")
+    from hf_llava_vqa.data.streams import mix_streams  # imports torch, which a data set does without
+
+    streams = [load_folder(source, folder, split=split, streaming=True) for folder in folders]
+    return mix_streams(streams, weights or [stream.num_rows for stream in streams])
+
+
 def _check_paths(source: str, given: Iterable[str], allowed: Sequence[str]) -> None:
     for name in given:
         if name not in allowed:

@@ -13,7 +13,6 @@ from hf_llava_vqa.answers import ANSWER_TARGETS
 from hf_llava_vqa.augmentation import AUGMENTATIONS
 from hf_llava_vqa.bad_images import ON_BAD_IMAGE
 from hf_llava_vqa.data.folders import is_on_hub
-from hf_llava_vqa.data.folders import is_on_hub
 from hf_llava_vqa.errors import ConfigError
 from hf_llava_vqa.models.processors import IMAGE_ASPECTS
 from hf_llava_vqa.prompts import TEMPLATES
@@ -170,9 +169,9 @@ def check_run(data_args: DataArguments, config: VqaConfig, model_args: ModelConf
         raise ConfigError("--model_name_or_path is missing; for example llava-hf/llava-1.5-7b-hf")
     if data_args.data_dir is None and data_args.source != "easy_vqa":
         raise ConfigError(f"--data_dir is missing; point it to the folder that holds the {data_args.source} files")
-    folder = data_args.data_dir
-    if folder is not None and not is_on_hub(folder) and not Path(folder).is_dir():
-        raise ConfigError(f"--data_dir {folder}: no such folder")
+    for folder in data_args.data_dir or []:
+        if not is_on_hub(folder) and not Path(folder).is_dir():
+            raise ConfigError(f"--data_dir {folder}: no such folder")
     if config.eval_strategy != "no" and data_args.eval_split is None:
         raise ConfigError(f"--eval_strategy {config.eval_strategy.value} needs --eval_split, the split to evaluate on")
     check_attention(model_args.attn_implementation)

@@ -3,6 +3,7 @@
 It overrides, each for one reason:
 
 - `train`: "auto" finds the newest whole checkpoint, another run's is refused, a signal ends in a checkpoint;
+- `set_initial_training_values`: a run that has made all its steps makes no more;
 - `get_train_dataloader`: streams in an exact order, from any row on;
 - `_save_checkpoint`: whole or not at all;
 - `_push_from_checkpoint`: what is published comes from a whole checkpoint, without pickles.
@@ -148,6 +149,13 @@ class ResumableTrainer(SFTTrainer):
 
     def _saves(self) -> bool:
         return self.args.save_strategy != SaveStrategy.NO
+
+    def set_initial_training_values(
+        self, args: VqaConfig, dataloader: DataLoader
+    ) -> tuple[int, int, int, int, int, int | None, int]:
+        """The Trainer's, without a pass when no step is left: it looks at `max_steps` only after it made one."""
+        passes, *others = super().set_initial_training_values(args, dataloader)
+        return (0 if 0 < args.max_steps <= self._first_step else passes, *others)
 
     def get_train_dataloader(self) -> DataLoader:
         """TRL's for a data set; for a stream one that deals an exact order to ranks and workers, see `data.order`."""

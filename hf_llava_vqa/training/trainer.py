@@ -4,6 +4,7 @@ It overrides, each for one reason:
 
 - `_set_signature_columns_if_needed`: our records reach the collator;
 - `_get_num_items_in_batch`, `compute_loss`: answer weights and the tree mask;
+- `get_eval_dataloader`: data that are measured are the same at every step;
 - `evaluation_loop`: the task's metric beside the loss, in time for loggers, early stopping and the best checkpoint;
 - `create_optimizer`: the projector's learning rate;
 - `_save`: folders that anybody can load, without pickles;
@@ -14,6 +15,7 @@ What makes a run survive its machine is one level below, in `ResumableTrainer`.
 
 import math
 import time
+from copy import copy
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, ClassVar
@@ -41,6 +43,7 @@ from hf_llava_vqa.models.adapters import (
 from hf_llava_vqa.models.vision import run_without_autograd
 from hf_llava_vqa.training.callbacks import CollatorEpoch, StartUpReport
 from hf_llava_vqa.training.config import VqaConfig, check_attention
+from hf_llava_vqa.training.guards import WatchedCollator
 from hf_llava_vqa.training.model_card import write_model_card
 from hf_llava_vqa.training.portable import make_portable
 from hf_llava_vqa.training.resumable import ResumableTrainer
@@ -65,6 +68,7 @@ class VqaTrainer(ResumableTrainer):
             that DoRA cannot scale.
     """
 
+    data_collator: WatchedCollator
     _signature_columns: list[str] | None
     _tag_names: ClassVar[list[str]] = ["trl", "sft", "llava", "visual-question-answering"]
 
@@ -82,6 +86,7 @@ class VqaTrainer(ResumableTrainer):
     ) -> None:
         check_attention(model.config.get_text_config()._attn_implementation)
         collator = data_collator or training_collator(args, processing_class)
+        self._eval_collator = collator.for_evaluation()
         super().__init__(
             model,
             args,
@@ -108,6 +113,7 @@ class VqaTrainer(ResumableTrainer):
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> torch.Tensor:
         """Sum of the token weights of one optimizer step, over micro-batches and ranks; above 0 also without any."""
+        self._heartbeat.beat("computing")  # a rank that waits in the gather below is not the one that hangs
         total = torch.stack([batch["weights"].sum() for batch in batch_samples]).sum().to(device)
         if self.args.average_tokens_across_devices:
             total = self.accelerator.gather(total).sum()
@@ -152,6 +158,18 @@ class VqaTrainer(ResumableTrainer):
         if mode == "train" and self.args.include_num_input_tokens_seen == "no":  # else the Trainer counts
             self.state.num_input_tokens_seen += int(tokens)
         self._metrics[mode]["num_tokens"] = [self.state.num_input_tokens_seen]
+        if mode == "train" and self._nonfinite_guard.skipped:
+            self._metrics[mode]["skipped_steps"] = [self._nonfinite_guard.skipped]
+
+    def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
+        """TRL's, with pictures as they are and drawn answers that do not change with the epoch."""
+        training, measuring = self.data_collator, copy(self.data_collator)
+        measuring.collate = self._eval_collator  # the watch over the loader's workers stays
+        self.data_collator = measuring
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.data_collator = training
 
     def evaluation_loop(
         self,
@@ -198,7 +216,10 @@ class VqaTrainer(ResumableTrainer):
                 batch_size=self.args.per_device_eval_batch_size,
                 max_new_tokens=self.args.eval_max_new_tokens,
             )
-            pairs = [(prediction["id"], prediction["answer"]) for prediction in answered]
+            pairs = []
+            for prediction in answered:
+                self._heartbeat.beat("answering")
+                pairs.append((prediction["id"], prediction["answer"]))
         return dict(gather_object(pairs))
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:

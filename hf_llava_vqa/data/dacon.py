@@ -29,13 +29,15 @@ def read(
     root: str | Path | None = None,
     annotations: str | Path | None = None,
     images: str | Path | None = None,
+    follow_symlinks: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Read a split, from `root` or from the files named by `annotations` and `images`.
 
     Args:
         root: folder with `train.csv` and `image/train/` or `train/`, or with `open.zip` as downloaded.
         annotations: the CSV file.
-        images: the folder or the zip archive with its images.
+        images: the folder, zip or tar archive with its images.
+        follow_symlinks: allow links in the folder of images that lead out of it.
 
     Yields:
         One record an image, in the order in which images first appear; its questions are dialogues called by the
@@ -47,7 +49,9 @@ def read(
     """
     name = f"{split}.csv"
     file = find_file(root, annotations, name, archive=_ARCHIVE, keyword="annotations")
-    store = find_images(root, images, f"image/{split}", split, _ARCHIVE.removesuffix(".zip"))
+    store = find_images(
+        root, images, f"image/{split}", split, _ARCHIVE.removesuffix(".zip"), follow_symlinks=follow_symlinks
+    )
     yield from group_questions(_questions(file, split, store), store, source="dacon", split=split)
 
 

@@ -6,14 +6,12 @@ balanced files are read; the unbalanced ones (14 million training questions in t
 """
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 from hf_llava_vqa.data.benchmark import SHORT_ANSWER, Benchmark
-from hf_llava_vqa.data.files import find_file, find_images, in_line, kind_of, read_json
+from hf_llava_vqa.data.files import Place, find_file, find_images, in_line, kind_of, read_json
 from hf_llava_vqa.data.questions import Fields, Question, group_questions
 from hf_llava_vqa.errors import RecordError
-from hf_llava_vqa.records import make_dialogue
+from hf_llava_vqa.records import Record, make_dialogue
 
 SHAPE = '{ID: {"question", "imageId", "answer"}}'
 # Fields of the record, and two that only point into scene graphs or repeat "semantic".
@@ -23,16 +21,18 @@ _NOT_METADATA = ("question", "imageId", "answer", "annotations", "semanticStr")
 def read(
     split: str,
     *,
-    root: str | Path | None = None,
-    annotations: str | Path | None = None,
-    images: str | Path | None = None,
-) -> Iterator[dict[str, Any]]:
+    root: Place = None,
+    annotations: Place = None,
+    images: Place = None,
+    follow_symlinks: bool = False,
+) -> Iterator[Record]:
     """Read a split, from `root` or from the files named by `annotations` and `images`.
 
     Args:
         root: folder with the questions or `questions1.2.zip`, and with `images/` or `images.zip`.
         annotations: the file of questions.
-        images: the folder or the zip archive with the photos.
+        images: the folder, zip or tar archive with the photos.
+        follow_symlinks: allow links in the folder of images that lead out of it.
 
     Yields:
         One record a photo, with all its questions, in the order of the file. What the file says about a question
@@ -45,7 +45,7 @@ def read(
     name = f"{split}_balanced_questions.json"
     places = (name, f"questions1.2/{name}", f"questions/{name}", f"data/{name}")
     file = find_file(root, annotations, *places, archive="questions1.2.zip", keyword="annotations")
-    store = find_images(root, images, "images")
+    store = find_images(root, images, "images", follow_symlinks=follow_symlinks)
     yield from group_questions(_questions(file, answered=split != "test"), store, source="gqa", split=split)
 
 
@@ -81,6 +81,4 @@ BENCHMARK = Benchmark(
     instruction=SHORT_ANSWER,
     metric="vizwiz_accuracy",
     metric_variant="vqa",
-    submission_file="",
-    submit=None,
 )

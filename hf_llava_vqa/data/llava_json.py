@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hf_llava_vqa.data.benchmark import Benchmark
-from hf_llava_vqa.data.files import ImageStore, in_line, kind_of, open_images, read_json, read_json_lines
+from hf_llava_vqa.data.files import ImageStore, Place, in_line, kind_of, open_images, read_json, read_json_lines
 from hf_llava_vqa.data.questions import Fields, check_storable, locate, unique_ids
 from hf_llava_vqa.errors import ConfigError, RecordError
-from hf_llava_vqa.records import make_dialogue, make_record
+from hf_llava_vqa.records import Record, make_dialogue, make_record
 
 SHAPE = '{"id", "image", "conversations": [{"from": "human" or "gpt", "value"}]}'
 _TURN_SHAPE = '{"from": "human" or "gpt", "value"}'
@@ -40,11 +40,12 @@ class Conversation(NamedTuple):
 def read(
     split: str,
     *,
-    root: str | Path | None = None,
-    annotations: str | Path | None = None,
-    images: str | Path | None = None,
-    bad_rows: str | Path | None = None,
-) -> Iterator[dict[str, Any]]:
+    root: Place = None,
+    annotations: Place = None,
+    images: Place = None,
+    bad_rows: Place = None,
+    follow_symlinks: bool = False,
+) -> Iterator[Record]:
     """Read conversations.
 
     A first turn that is from `gpt` is left out, as LLaVA does, and so is a last one that is from `human`, since nobody
@@ -54,9 +55,10 @@ def read(
         split: what the rows are called; it chooses the file in `root` if several lie there.
         root: folder with the JSON file, and with the pictures in `images/`, `images.zip` or folders named in the rows.
         annotations: the JSON or JSON Lines file.
-        images: the folder or the zip archive in which the rows' paths begin.
+        images: the folder, zip or tar archive in which the rows' paths begin.
         bad_rows: a file to which rows that cannot be used are written, as `{"row", "id", "reason"}`, one a line; they
             are left out. Without it, the first of them is an error.
+        follow_symlinks: allow links in the folder of images that lead out of it.
 
     Yields:
         One record a picture (or tuple of pictures), its conversations as dialogues; one for each text-only row. Ids
@@ -68,12 +70,12 @@ def read(
             turn or a missing picture, and how many such rows there are; rows count from 0.
     """
     file = _find_annotations(split, root, annotations)
-    store = _find_images(root, images)
+    store = _find_images(root, images, follow_symlinks)
     conversations, paths = _read_rows(file, store, bad_rows)
     yield from _records(conversations, paths, split)
 
 
-def _find_annotations(split: str, root: str | Path | None, annotations: str | Path | None) -> str:
+def _find_annotations(split: str, root: Place, annotations: Place) -> str:
     if annotations is not None:
         return str(annotations)
     if root is None:
@@ -89,16 +91,16 @@ def _find_annotations(split: str, root: str | Path | None, annotations: str | Pa
     raise RecordError(f"{root}: no {split}.json among its {len(files)} JSON files; name the file as annotations")
 
 
-def _find_images(root: str | Path | None, images: str | Path | None) -> ImageStore:
+def _find_images(root: Place, images: Place, follow_symlinks: bool) -> ImageStore:
     if images is not None:
-        return open_images(images)
+        return open_images(images, follow_symlinks=follow_symlinks)
     if root is None:
-        raise ConfigError("give images: the folder or zip archive in which the rows' image paths begin")
-    places = (Path(root, name) for name in ("images", "images.zip"))
-    return open_images(next((place for place in places if place.exists()), root))
+        raise ConfigError("give images: the folder or archive in which the rows' image paths begin")
+    places = (Path(root, name) for name in ("images", "images.zip", "images.tar"))
+    return open_images(next((place for place in places if place.exists()), root), follow_symlinks=follow_symlinks)
 
 
-def _read_rows(file: str, store: ImageStore, bad_rows: str | Path | None) -> tuple[list[Conversation], dict[str, str]]:
+def _read_rows(file: str, store: ImageStore, bad_rows: Place) -> tuple[list[Conversation], dict[str, str]]:
     """The conversations of a file, and where the pictures are that they name."""
     reader = _Reader(file, store)
     conversations: list[Conversation] = []
@@ -125,7 +127,7 @@ def _parsed(file: str) -> list[Any]:
     return rows
 
 
-def _set_aside(bad: Sequence[dict[str, Any]], bad_rows: str | Path | None, count: str) -> None:
+def _set_aside(bad: Sequence[dict[str, Any]], bad_rows: Place, count: str) -> None:
     """Write the rows that cannot be used to a file, or raise RecordError for the first of them."""
     if bad_rows is None:
         if bad:
@@ -220,7 +222,7 @@ def _check_marks(questions: Sequence[str], images: int, where: str) -> None:
         raise RecordError(f"{where}: <image>, but no image; add its path as image, or remove <image>")
 
 
-def _records(conversations: Sequence[Conversation], paths: dict[str, str], split: str) -> Iterator[dict[str, Any]]:
+def _records(conversations: Sequence[Conversation], paths: dict[str, str], split: str) -> Iterator[Record]:
     dialogue_ids = unique_ids([conversation.id for conversation in conversations])
     grouped: dict[Any, list[int]] = {}  # by pictures; a row without any is a group of its own
     for number, conversation in enumerate(conversations):
@@ -252,6 +254,4 @@ BENCHMARK = Benchmark(
     instruction="",
     metric="",
     metric_variant="",
-    submission_file="",
-    submit=None,
 )

@@ -6,15 +6,14 @@ Published in the repository lupantech/ScienceQA: `problems.json`, an object of p
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
 from hf_llava_vqa.data.benchmark import Benchmark
-from hf_llava_vqa.data.files import find_file, find_images, in_line, read_json
+from hf_llava_vqa.data.files import Place, find_file, find_images, in_line, read_json
 from hf_llava_vqa.data.questions import Fields, Question, group_questions
 from hf_llava_vqa.errors import RecordError
-from hf_llava_vqa.records import make_dialogue
+from hf_llava_vqa.records import Record, make_dialogue
 
 INSTRUCTION = "Answer with the option's letter from the given choices directly."
 """What LLaVA-1.5 appends to multiple-choice questions."""
@@ -26,18 +25,20 @@ _NOT_METADATA = ("choices", "hint", "image", "split")
 def read(
     split: str,
     *,
-    root: str | Path | None = None,
-    annotations: str | Path | None = None,
-    splits: str | Path | None = None,
-    images: str | Path | None = None,
-) -> Iterator[dict[str, Any]]:
+    root: Place = None,
+    annotations: Place = None,
+    splits: Place = None,
+    images: Place = None,
+    follow_symlinks: bool = False,
+) -> Iterator[Record]:
     """Read a split, from `root` or from the files named one by one.
 
     Args:
         root: folder with `problems.json`, `pid_splits.json` and `images/<split>/` or `images/<split>.zip`.
         annotations: the file of problems.
         splits: the file with the ids of each split.
-        images: the folder or the zip archive with the split's pictures, `<id>/image.png`.
+        images: the folder, zip or tar archive with the split's pictures, `<id>/image.png`.
+        follow_symlinks: allow links in the folder of images that lead out of it.
 
     Yields:
         One record a problem, in the order of the split; those without a picture are text only. The question is asked
@@ -51,7 +52,7 @@ def read(
     """
     problem_file = find_file(root, annotations, "problems.json", archive="problems.zip", keyword="annotations")
     split_file = find_file(root, splits, "pid_splits.json", archive="pid_splits.zip", keyword="splits")
-    store = find_images(root, images, f"images/{split}", split)
+    store = find_images(root, images, f"images/{split}", split, follow_symlinks=follow_symlinks)
     yield from group_questions(_questions(problem_file, split_file, split), store, source="scienceqa", split=split)
 
 
@@ -98,6 +99,4 @@ BENCHMARK = Benchmark(
     instruction=INSTRUCTION,
     metric="vizwiz_accuracy",
     metric_variant="vqa",
-    submission_file="",
-    submit=None,
 )

@@ -5,14 +5,12 @@ both `train` and `val` in `train_images`; the tokens an OCR system found in `Tex
 """
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
 
 from hf_llava_vqa.data.benchmark import SHORT_ANSWER, Benchmark
-from hf_llava_vqa.data.files import find_file, find_images, in_line, read_json
+from hf_llava_vqa.data.files import Place, find_file, find_images, in_line, read_json
 from hf_llava_vqa.data.questions import Fields, Question, group_questions
 from hf_llava_vqa.errors import RecordError
-from hf_llava_vqa.records import make_dialogue
+from hf_llava_vqa.records import Record, make_dialogue
 
 SHAPE = '{"data": [{"question_id", "image_id", "question", "answers": [10 strings]}]}'
 OCR_SHAPE = '{"data": [{"image_id", "ocr_tokens": [strings]}]}'
@@ -26,20 +24,22 @@ _NOT_METADATA = ("question_id", "image_id", "question", "answers", "question_tok
 def read(
     split: str,
     *,
-    root: str | Path | None = None,
-    annotations: str | Path | None = None,
-    images: str | Path | None = None,
-    ocr_tokens: str | Path | None = None,
-) -> Iterator[dict[str, Any]]:
+    root: Place = None,
+    annotations: Place = None,
+    images: Place = None,
+    ocr_tokens: Place = None,
+    follow_symlinks: bool = False,
+) -> Iterator[Record]:
     """Read a split, from `root` or from the files named by `annotations` and `images`.
 
     Args:
         root: folder with the JSON file, and with `train_images/` (`train` and `val`) or `test_images/` (`test`), or
             the archive they come in.
         annotations: the file of questions.
-        images: the folder or the zip archive with the photos.
+        images: the folder, zip or tar archive with the photos.
         ocr_tokens: a file of OCR tokens: every question is followed by those of its photo, as LLaVA-1.5 asks, and
             its `context` holds them. Without it there are none.
+        follow_symlinks: allow links in the folder of images that lead out of it.
 
     Yields:
         One record a photo, with all its questions, in the order of the file.
@@ -52,7 +52,7 @@ def read(
     file = find_file(root, annotations, name, archive="TextVQA_0.5.1.zip", keyword="annotations")
     place = _PLACES[split]
     archive = "train_val_images" if place == "train" else "test_images"
-    store = find_images(root, images, f"{place}_images", archive)
+    store = find_images(root, images, f"{place}_images", archive, follow_symlinks=follow_symlinks)
     tokens = _read_tokens(str(ocr_tokens)) if ocr_tokens is not None else None
     questions = _questions(file, tokens, answered=split != "test")
     yield from group_questions(questions, store, source="textvqa", split=split)
@@ -100,6 +100,4 @@ BENCHMARK = Benchmark(
     instruction=SHORT_ANSWER,
     metric="vizwiz_accuracy",
     metric_variant="m4c",
-    submission_file="",
-    submit=None,
 )

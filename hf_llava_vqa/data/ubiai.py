@@ -87,6 +87,7 @@ def read(
     annotations: str | Path | None = None,
     images: str | Path | None = None,
     unlinked: str = "error",
+    follow_symlinks: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Read a split, from `root` or from the files named by `annotations` and `images`.
 
@@ -94,9 +95,10 @@ def read(
         root: folder with, for the split train, the exported `train.zip`; or it unpacked as `train/`; or `train.json`
             beside `train/`.
         annotations: the exported JSON file.
-        images: the folder or the zip archive with the page images.
+        images: the folder, zip or tar archive with the page images.
         unlinked: what to do about questions without an answer, answers without a question and documents without
             questions: "error", or "skip" them with a warning that names each.
+        follow_symlinks: allow links in the folder of images that lead out of it.
 
     Yields:
         One record a page image, in the order in which images first appear. A question stands with the page of its
@@ -110,7 +112,7 @@ def read(
         raise ConfigError(f"ubiai: unlinked must be error or skip, not {unlinked!r}")
     names = (f"{split}.json", f"{split}/ocr.json")
     file = find_file(root, annotations, *names, archive=f"{split}.zip", keyword="annotations")
-    store = find_images(root, images, split)
+    store = find_images(root, images, split, follow_symlinks=follow_symlinks)
     documents = [_document(row, f"{file}, document {number}") for number, row in enumerate(_rows(file))]
     _check_images(documents)
     _report([gap for document in documents for gap in document.gaps()], file, unlinked)

@@ -35,13 +35,15 @@ def read(
     root: str | Path | None = None,
     annotations: str | Path | None = None,
     images: str | Path | None = None,
+    follow_symlinks: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Read a split, from `root` or from the files named by `annotations` and `images`.
 
     Args:
         root: folder with `train.json` or `Annotations.zip`, and `train/` or `train.zip`, as downloaded.
         annotations: the annotation file.
-        images: the folder or the zip archive with its images.
+        images: the folder, zip or tar archive with its images.
+        follow_symlinks: allow links in the folder of images that lead out of it.
 
     Yields:
         One record an image, in the order in which images first appear; rows that share an image become dialogues
@@ -51,7 +53,7 @@ def read(
         ConfigError: too few paths.
         RecordError: a file, a row or an image that is missing or has another shape; rows count from 0.
     """
-    file, store = find_source(split, root, annotations, images)
+    file, store = find_source(split, root, annotations, images, follow_symlinks=follow_symlinks)
     yield from group_rows(_rows(file), store, file=file, source="vizwiz", split=split)
 
 

@@ -31,6 +31,7 @@ def read(
     annotations: str | Path | None = None,
     images: str | Path | None = None,
     questions: str = "raw",
+    follow_symlinks: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Read a split; arguments, records and errors as in `vizwiz.read`. Rows are called by their index in the file.
 
@@ -42,7 +43,7 @@ def read(
     """
     if questions not in QUESTIONS:
         raise ConfigError(f"vizwiz_competition: questions must be {' or '.join(QUESTIONS)}, not {questions!r}")
-    file, store = find_source(split, root, annotations, images)
+    file, store = find_source(split, root, annotations, images, follow_symlinks=follow_symlinks)
     rows = _rows(file)
     if questions == "processed":
         rows = ((label, _processed(row)) for label, row in rows)

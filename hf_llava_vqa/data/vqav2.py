@@ -5,14 +5,13 @@ COCO's photos in `train2014`. The test questions have no annotations; `testdev` 
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from hf_llava_vqa.data.benchmark import SHORT_ANSWER, Benchmark
-from hf_llava_vqa.data.files import find_file, find_images, in_line, read_json
+from hf_llava_vqa.data.files import Place, find_file, find_images, in_line, read_json
 from hf_llava_vqa.data.questions import Fields, Question, group_questions
 from hf_llava_vqa.errors import RecordError
-from hf_llava_vqa.records import make_dialogue
+from hf_llava_vqa.records import Record, make_dialogue
 
 QUESTIONS_SHAPE = '{"questions": [{"question_id", "image_id", "question"}]}'
 ANNOTATIONS_SHAPE = '{"annotations": [{"question_id", "image_id", "answers": [{"answer", "answer_confidence"}]}]}'
@@ -30,18 +29,20 @@ _ANNOTATED = ("train", "val")
 def read(
     split: str,
     *,
-    root: str | Path | None = None,
-    questions: str | Path | None = None,
-    annotations: str | Path | None = None,
-    images: str | Path | None = None,
-) -> Iterator[dict[str, Any]]:
+    root: Place = None,
+    questions: Place = None,
+    annotations: Place = None,
+    images: Place = None,
+    follow_symlinks: bool = False,
+) -> Iterator[Record]:
     """Read a split, from `root` or from the files named one by one.
 
     Args:
         root: folder with the JSON files or the zip archives they come in, and with `train2014/` or `train2014.zip`.
         questions: the file of questions.
         annotations: the file of annotations; the test splits have none.
-        images: the folder or the zip archive with the photos.
+        images: the folder, zip or tar archive with the photos.
+        follow_symlinks: allow links in the folder of images that lead out of it.
 
     Yields:
         One record a photo, with all its questions, in the order of the questions.
@@ -68,7 +69,7 @@ def read(
             archive=f"v2_Annotations_{archive}_mscoco.zip",
             keyword="annotations",
         )
-    store = find_images(root, images, folder)
+    store = find_images(root, images, folder, follow_symlinks=follow_symlinks)
     yield from group_questions(_questions(question_file, annotation_file, folder), store, source="vqav2", split=split)
 
 
@@ -132,6 +133,4 @@ BENCHMARK = Benchmark(
     instruction=SHORT_ANSWER,
     metric="vizwiz_accuracy",
     metric_variant="vqa",
-    submission_file="",
-    submit=None,
 )

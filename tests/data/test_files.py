@@ -1,6 +1,9 @@
 """Places with images: folders and archives, what lies in them, and links that lead out."""
 
+import importlib
+import inspect
 import io
+import json
 import tarfile
 import zipfile
 from pathlib import Path
@@ -8,6 +11,7 @@ from pathlib import Path
 import pytest
 from examples import png
 
+from hf_llava_vqa.data import BENCHMARKS, load_records
 from hf_llava_vqa.data.files import find_images, open_images
 from hf_llava_vqa.errors import ImageError, RecordError
 from hf_llava_vqa.images import open_image
@@ -107,6 +111,20 @@ def test_links_that_lead_out_are_refused_unless_allowed(linked: Path) -> None:
         assert open_image(path).getpixel((0, 0)) == colour
     with pytest.raises(ImageError, match="unsafe name"):
         trusting.locate("../images/one.png")
+
+
+def test_every_reader_takes_the_permission(linked: Path) -> None:
+    for name, module in BENCHMARKS.items():
+        if name != "easy_vqa":
+            assert "follow_symlinks" in inspect.signature(importlib.import_module(module).read).parameters
+    turns = [{"from": "human", "value": "<image>\nWhy?"}, {"from": "gpt", "value": "So."}]
+    rows = [{"id": "1", "image": "coco/train2017/2.png", "conversations": turns}]
+    (linked.parent / "train.json").write_text(json.dumps(rows))
+    places = {"annotations": linked.parent / "train.json", "images": linked}
+    with pytest.raises(RecordError, match="allow it with follow_symlinks"):
+        load_records("llava_json", split="train", **places)
+    (record,) = load_records("llava_json", split="train", follow_symlinks=True, **places)
+    assert open_image(record["images"][0]).getpixel((0, 0)) == (2, 0, 0)
 
 
 def test_a_place_that_is_a_link_is_fine(tmp_path: Path) -> None:

@@ -13,6 +13,9 @@ from datasets import Features, Image, List, Value
 
 from hf_llava_vqa.errors import RecordError
 
+Record = dict[str, Any]
+"""One row in the format of `FEATURES`."""
+
 SCHEMA_VERSION = 1
 """Version of the record format. It is raised whenever a field is added, removed or changes its meaning."""
 

@@ -21,6 +21,6 @@ class Benchmark:
     instruction: str  # follows each question on a line of its own; "" for none
     metric: str  # name for `metric_path`, "" if its dialogues carry no answers to score against
     metric_variant: str
-    submission_file: str  # what the server's file is called, "" if there is no server
-    submit: Callable[..., None] | None  # submit(predictions, path[, template]) writes what the evaluation server takes
+    submission_file: str = ""  # what the server's file is called, "" if there is no server
+    submit: Callable[..., None] | None = None  # submit(predictions, path[, template]) writes the server's file
     find_template: Callable[..., str] | None = None  # find_template(root, template) -> the file the submission fills in

@@ -16,6 +16,9 @@ from hf_llava_vqa.images import check_name, path_inside
 
 _JSON_KINDS = {dict: "an object", list: "a list", str: "a string", bool: "a truth value", type(None): "null"}
 
+Place = str | Path | None
+"""Where a file or images lie, or None to look for them in the source's folder."""
+
 
 class ImageStore(Protocol):
     """A place with images."""
@@ -129,7 +132,7 @@ def find_source(
     return file, find_images(root, images, split, follow_symlinks=follow_symlinks)
 
 
-def find_file(root: str | Path | None, given: str | Path | None, *names: str, archive: str, keyword: str) -> str:
+def find_file(root: Place, given: Place, *names: str, archive: str, keyword: str) -> str:
     """Find an annotation file: `given`, the first of `names` in `root`, or a file of that name anywhere in `archive`.
 
     Raises:
@@ -153,9 +156,7 @@ def find_file(root: str | Path | None, given: str | Path | None, *names: str, ar
     )
 
 
-def find_images(
-    root: str | Path | None, given: str | Path | None, *names: str, follow_symlinks: bool = False
-) -> ImageStore:
+def find_images(root: Place, given: Place, *names: str, follow_symlinks: bool = False) -> ImageStore:
     """Open a place with images: `given`, or the first folder of one of these names in `root`, or else zip or tar.
 
     Raises:
@@ -175,7 +176,7 @@ def find_images(
     )
 
 
-def _checked_root(root: str | Path | None, keyword: str) -> Path:
+def _checked_root(root: Place, keyword: str) -> Path:
     if root is None:
         raise ConfigError(f"give root (the folder with the files as published), or {keyword}")
     if not Path(root).is_dir():

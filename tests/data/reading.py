@@ -2,6 +2,8 @@
 
 import copy
 import json
+import shutil
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -84,6 +86,34 @@ def refusal(read: Callable[..., Iterator[dict[str, Any]]], split: str, **paths: 
         list(read(split, **paths))
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+def refusal_after(
+    change: Callable[[Any], object], file: Path, read: Callable[..., Iterator[dict[str, Any]]], **paths: Any
+) -> str:
+    """The one line with which the training split is refused once a JSON file of it was changed."""
+    document = json.loads(file.read_text(encoding="utf-8"))
+    change(document)
+    write(file, document)
+    return refusal(read, "train", **paths)
+
+
+def mark_byte_order(*files: Path) -> None:
+    """Put a byte order mark in front of each file, as some editors do."""
+    for file in files:
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+
+
+def zip_up(archive: Path, *files: Path) -> None:
+    """Move files and folders into a zip archive, under their names."""
+    with zipfile.ZipFile(archive, "w") as opened:
+        for path in files:
+            inside = sorted(path.rglob("*.*")) if path.is_dir() else [path]
+            for file in inside:
+                opened.write(file, file.relative_to(path.parent))
+                file.unlink()
+            if path.is_dir():
+                shutil.rmtree(path)
 
 
 def read_or_refuse(read: Callable[..., Iterator[dict[str, Any]]], split: str, **paths: Any) -> None:

@@ -1,10 +1,20 @@
 import json
-import zipfile
 
 import pytest
 from examples import FUZZ, damaged
 from hypothesis import given
-from reading import mutated, questions_of, read_all, read_or_refuse, refusal, write, write_photos
+from reading import (
+    mark_byte_order,
+    mutated,
+    questions_of,
+    read_all,
+    read_or_refuse,
+    refusal,
+    refusal_after,
+    write,
+    write_photos,
+    zip_up,
+)
 
 from hf_llava_vqa.data import load_records
 from hf_llava_vqa.data.gqa import read
@@ -83,13 +93,8 @@ def test_test_questions_have_no_answers(root):
 
 def test_archives_as_downloaded(root):
     expected = questions_of(read_all(read, "train", root=root))
-    with zipfile.ZipFile(root / "questions1.2.zip", "w") as file:
-        file.write(root / FILE, FILE)
-    with zipfile.ZipFile(root / "images.zip", "w") as file:
-        for photo in (root / "images").iterdir():
-            file.write(photo, f"images/{photo.name}")
-    (root / FILE).unlink()
-    (root / "images").rename(root / "elsewhere")
+    zip_up(root / "questions1.2.zip", root / FILE)
+    zip_up(root / "images.zip", root / "images")
     rows = load_records("gqa", split="train", root=root)
     assert questions_of(list(rows)) == expected
     assert open_image(rows[0]["images"][0]).mode == "RGB"
@@ -103,7 +108,7 @@ def test_files_named_one_by_one(root):
 
 
 def test_a_byte_order_mark_is_skipped(root):
-    (root / FILE).write_bytes(b"\xef\xbb\xbf" + (root / FILE).read_bytes())
+    mark_byte_order(root / FILE)
     assert len(read_all(read, "train", root=root)) == 2
 
 
@@ -125,10 +130,7 @@ def test_a_byte_order_mark_is_skipped(root):
     ],
 )
 def test_files_of_another_shape(root, change, message):
-    document = json.loads(json.dumps(QUESTIONS))
-    change(document)
-    write(root / FILE, document)
-    assert refusal(read, "train", root=root).startswith(f"{root}/{FILE}{message}")
+    assert refusal_after(change, root / FILE, read, root=root).startswith(f"{root}/{FILE}{message}")
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,19 @@
 import json
 import logging
-import zipfile
 
 import pytest
 from examples import FUZZ, damaged
 from hypothesis import given
 from hypothesis import strategies as st
-from reading import mutated, read_all, read_or_refuse, refusal, write, write_photos
+from reading import (
+    mutated,
+    read_all,
+    read_or_refuse,
+    refusal,
+    write,
+    write_photos,
+    zip_up,
+)
 
 from hf_llava_vqa.collate import prompt_turns
 from hf_llava_vqa.data import load_records
@@ -102,10 +109,8 @@ def test_pictures_lie_where_the_mixture_has_them(root, photo):
 
 def test_captions_with_their_archive_as_downloaded(tmp_path):
     write(tmp_path / "blip_laion_cc_sbu_558k.json", [row("004539375", "<image>\nWhat?", "a cup", image="00453/1.jpg")])
-    write_photos(tmp_path / "unpacked", "00453/1.jpg", "00454/1.jpg")
-    with zipfile.ZipFile(tmp_path / "images.zip", "w") as file:
-        for name in ("00453/1.jpg", "00454/1.jpg"):
-            file.write(tmp_path / "unpacked" / name, name)
+    write_photos(tmp_path, "00453/1.jpg", "00454/1.jpg")
+    zip_up(tmp_path / "images.zip", tmp_path / "00453", tmp_path / "00454")
     (record,) = read_all(read, "train", root=tmp_path)
     assert record["images"][0]["path"] == f"zip://00453/1.jpg::{tmp_path}/images.zip"
     assert open_image(record["images"][0]).mode == "RGB"

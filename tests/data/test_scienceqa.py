@@ -1,11 +1,21 @@
 import json
-import zipfile
 
 import pytest
 from examples import FUZZ, damaged
 from hypothesis import given
 from hypothesis import strategies as st
-from reading import mutated, questions_of, read_all, read_or_refuse, refusal, write, write_photos
+from reading import (
+    mark_byte_order,
+    mutated,
+    questions_of,
+    read_all,
+    read_or_refuse,
+    refusal,
+    refusal_after,
+    write,
+    write_photos,
+    zip_up,
+)
 
 from hf_llava_vqa.collate import prompt_turns
 from hf_llava_vqa.data import load_records
@@ -87,9 +97,7 @@ def test_records_hold_what_the_metric_needs(root):
 
 def test_archives_as_downloaded(root):
     expected = questions_of(read_all(read, "train", root=root))
-    with zipfile.ZipFile(root / "images" / "train.zip", "w") as file:
-        file.write(root / "images" / "train" / "1" / "image.png", "train/1/image.png")
-    (root / "images" / "train").rename(root / "images" / "elsewhere")
+    zip_up(root / "images" / "train.zip", root / "images" / "train")
     records = read_all(read, "train", root=root)
     assert questions_of(records) == expected
     assert open_image(records[1]["images"][0]).mode == "RGB"
@@ -108,8 +116,7 @@ def test_files_named_one_by_one(root):
 
 
 def test_a_byte_order_mark_is_skipped(root):
-    for file in root.glob("*.json"):
-        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    mark_byte_order(*root.glob("*.json"))
     assert len(read_all(read, "train", root=root)) == 2
 
 
@@ -132,10 +139,7 @@ def test_a_byte_order_mark_is_skipped(root):
     ],
 )
 def test_problems_of_another_shape(root, change, message):
-    document = json.loads(json.dumps(PROBLEMS))
-    change(document)
-    write(root / "problems.json", document)
-    assert refusal(read, "train", root=root).startswith(f"{root}{message}")
+    assert refusal_after(change, root / "problems.json", read, root=root).startswith(f"{root}{message}")
 
 
 @pytest.mark.parametrize(

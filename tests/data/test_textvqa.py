@@ -1,11 +1,21 @@
 import json
-import zipfile
 
 import pytest
 from examples import FUZZ, damaged
 from hypothesis import given
 from hypothesis import strategies as st
-from reading import mutated, questions_of, read_all, read_or_refuse, refusal, write, write_photos
+from reading import (
+    mark_byte_order,
+    mutated,
+    questions_of,
+    read_all,
+    read_or_refuse,
+    refusal,
+    refusal_after,
+    write,
+    write_photos,
+    zip_up,
+)
 
 from hf_llava_vqa.collate import prompt_turns
 from hf_llava_vqa.data import load_records
@@ -95,10 +105,7 @@ def test_test_questions_have_no_answers(root):
 
 def test_archives_as_downloaded(root):
     expected = questions_of(read_all(read, "train", root=root))
-    with zipfile.ZipFile(root / "train_val_images.zip", "w") as file:
-        for photo in (root / "train_images").iterdir():
-            file.write(photo, f"train_images/{photo.name}")
-    (root / "train_images").rename(root / "elsewhere")
+    zip_up(root / "train_val_images.zip", root / "train_images")
     records = read_all(read, "train", root=root)
     assert questions_of(records) == expected
     assert open_image(records[0]["images"][0]).mode == "RGB"
@@ -112,7 +119,7 @@ def test_files_named_one_by_one(root):
 
 
 def test_a_byte_order_mark_is_skipped(root):
-    (root / FILE).write_bytes(b"\xef\xbb\xbf" + (root / FILE).read_bytes())
+    mark_byte_order(root / FILE)
     assert len(read_all(read, "train", root=root)) == 2
 
 
@@ -133,10 +140,7 @@ def test_a_byte_order_mark_is_skipped(root):
     ],
 )
 def test_files_of_another_shape(root, change, message):
-    document = json.loads(json.dumps(QUESTIONS))
-    change(document)
-    write(root / FILE, document)
-    assert refusal(read, "train", root=root).startswith(f"{root}/{FILE}{message}")
+    assert refusal_after(change, root / FILE, read, root=root).startswith(f"{root}/{FILE}{message}")
 
 
 @pytest.mark.parametrize(
@@ -163,10 +167,8 @@ def test_files_that_are_not_what_they_are_called(root, content, message):
     ],
 )
 def test_ocr_files_of_another_shape(root, change, message):
-    document = json.loads(json.dumps(OCR))
-    change(document)
-    write(root / OCR_FILE, document)
-    assert refusal(read, "train", root=root, ocr_tokens=root / OCR_FILE).startswith(f"{root}/{message}")
+    refused = refusal_after(change, root / OCR_FILE, read, root=root, ocr_tokens=root / OCR_FILE)
+    assert refused.startswith(f"{root}/{message}")
 
 
 @pytest.fixture(scope="module")

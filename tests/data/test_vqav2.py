@@ -1,11 +1,21 @@
 import json
-import zipfile
 
 import pytest
 from examples import FUZZ, damaged
 from hypothesis import given
 from hypothesis import strategies as st
-from reading import mutated, questions_of, read_all, read_or_refuse, refusal, write, write_photos
+from reading import (
+    mark_byte_order,
+    mutated,
+    questions_of,
+    read_all,
+    read_or_refuse,
+    refusal,
+    refusal_after,
+    write,
+    write_photos,
+    zip_up,
+)
 
 from hf_llava_vqa.data import load_records
 from hf_llava_vqa.data.vqav2 import read
@@ -96,14 +106,9 @@ def test_test_questions_have_no_annotations(root, split, count):
 
 def test_archives_as_downloaded(root):
     expected = questions_of(read_all(read, "train", root=root))
-    for name, archive in ((QUESTION_FILE, "Questions"), (ANNOTATION_FILE, "Annotations")):
-        with zipfile.ZipFile(root / f"v2_{archive}_Train_mscoco.zip", "w") as file:
-            file.write(root / name, name)
-        (root / name).unlink()
-    with zipfile.ZipFile(root / "train2014.zip", "w") as file:
-        for photo in (root / "train2014").iterdir():
-            file.write(photo, f"train2014/{photo.name}")
-    (root / "train2014").rename(root / "elsewhere")
+    zip_up(root / "v2_Questions_Train_mscoco.zip", root / QUESTION_FILE)
+    zip_up(root / "v2_Annotations_Train_mscoco.zip", root / ANNOTATION_FILE)
+    zip_up(root / "train2014.zip", root / "train2014")
     records = read_all(read, "train", root=root)
     assert questions_of(records) == expected
     assert open_image(records[0]["images"][0]).mode == "RGB"
@@ -118,7 +123,7 @@ def test_files_named_one_by_one(root):
 
 
 def test_a_byte_order_mark_is_skipped(root):
-    (root / QUESTION_FILE).write_bytes(b"\xef\xbb\xbf" + (root / QUESTION_FILE).read_bytes())
+    mark_byte_order(root / QUESTION_FILE, root / ANNOTATION_FILE)
     assert len(read_all(read, "train", root=root)) == 2
 
 
@@ -181,10 +186,7 @@ def test_a_byte_order_mark_is_skipped(root):
     ],
 )
 def test_files_of_another_shape(root, file, change, message):
-    document = json.loads((root / file).read_text())
-    change(document)
-    write(root / file, document)
-    refused = refusal(read, "train", root=root)
+    refused = refusal_after(change, root / file, read, root=root)
     assert message in refused
     assert refused.startswith(f"{root}/")
 

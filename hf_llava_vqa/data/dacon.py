@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from hf_llava_vqa.data.benchmark import Benchmark, Prediction
-from hf_llava_vqa.data.files import ImageStore, find_file, find_images, in_line
+from hf_llava_vqa.data.files import ImageStore, find_file, find_images
 from hf_llava_vqa.data.questions import Fields, Question, group_questions, locate
 from hf_llava_vqa.data.tables import find_columns, read_rows, read_table
-from hf_llava_vqa.errors import RecordError
+from hf_llava_vqa.errors import RecordError, in_line
 from hf_llava_vqa.records import make_dialogue
 
 _ARCHIVE = "open.zip"  # the download: annotations, and the images in image/train and image/test

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hf_llava_vqa.archives import list_members, member_path
-from hf_llava_vqa.errors import ConfigError, ImageError, RecordError
+from hf_llava_vqa.errors import ConfigError, ImageError, RecordError, in_line
 from hf_llava_vqa.images import check_name, path_inside
 
 _JSON_KINDS = {dict: "an object", list: "a list", str: "a string", bool: "a truth value", type(None): "null"}
@@ -245,8 +245,3 @@ def _read_bytes(file: str) -> bytes:
 def kind_of(value: Any) -> str:
     """Name the JSON type of a value in plain words, for messages."""
     return _JSON_KINDS.get(type(value), "a number")
-
-
-def in_line(name: str) -> str:
-    """Return a name from a file as messages show it: quoted where it would break the line."""
-    return name if name.isprintable() else repr(name)

@@ -8,9 +8,9 @@ balanced files are read; the unbalanced ones (14 million training questions in t
 from collections.abc import Iterator
 
 from hf_llava_vqa.data.benchmark import SHORT_ANSWER, Benchmark
-from hf_llava_vqa.data.files import Place, find_file, find_images, in_line, kind_of, read_json
+from hf_llava_vqa.data.files import Place, find_file, find_images, kind_of, read_json
 from hf_llava_vqa.data.questions import Fields, Question, group_questions
-from hf_llava_vqa.errors import RecordError
+from hf_llava_vqa.errors import RecordError, in_line
 from hf_llava_vqa.records import Record, make_dialogue
 
 SHAPE = '{ID: {"question", "imageId", "answer"}}'

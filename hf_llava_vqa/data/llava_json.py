@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hf_llava_vqa.data.benchmark import Benchmark
-from hf_llava_vqa.data.files import ImageStore, Place, in_line, kind_of, open_images, read_json, read_json_lines
+from hf_llava_vqa.data.files import ImageStore, Place, kind_of, open_images, read_json, read_json_lines
 from hf_llava_vqa.data.questions import Fields, check_storable, locate, unique_ids
-from hf_llava_vqa.errors import ConfigError, RecordError
+from hf_llava_vqa.errors import ConfigError, RecordError, in_line
 from hf_llava_vqa.records import Record, make_dialogue, make_record
 
 SHAPE = '{"id", "image", "conversations": [{"from": "human" or "gpt", "value"}]}'

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from hf_llava_vqa.data.files import ImageStore, in_line, kind_of
-from hf_llava_vqa.errors import ImageError, RecordError
+from hf_llava_vqa.data.files import ImageStore, kind_of
+from hf_llava_vqa.errors import ImageError, RecordError, in_line
 from hf_llava_vqa.records import make_record
 
 _KINDS: dict[type, str] = {str: "a string", int: "an integer", list: "a list", dict: "an object"}

@@ -10,9 +10,9 @@ from string import ascii_uppercase
 from typing import Any
 
 from hf_llava_vqa.data.benchmark import Benchmark
-from hf_llava_vqa.data.files import Place, find_file, find_images, in_line, read_json
+from hf_llava_vqa.data.files import Place, find_file, find_images, read_json
 from hf_llava_vqa.data.questions import Fields, Question, group_questions
-from hf_llava_vqa.errors import RecordError
+from hf_llava_vqa.errors import RecordError, in_line
 from hf_llava_vqa.records import Record, make_dialogue
 
 INSTRUCTION = "Answer with the option's letter from the given choices directly."

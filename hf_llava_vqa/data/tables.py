@@ -4,8 +4,8 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 
-from hf_llava_vqa.data.files import in_line, read_text
-from hf_llava_vqa.errors import RecordError
+from hf_llava_vqa.data.files import read_text
+from hf_llava_vqa.errors import RecordError, in_line
 
 Row = tuple[int, list[str]]
 """The line on which a row begins, counted from 1, and its fields."""

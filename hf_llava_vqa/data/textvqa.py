@@ -7,9 +7,9 @@ both `train` and `val` in `train_images`; the tokens an OCR system found in `Tex
 from collections.abc import Iterator, Mapping
 
 from hf_llava_vqa.data.benchmark import SHORT_ANSWER, Benchmark
-from hf_llava_vqa.data.files import Place, find_file, find_images, in_line, read_json
+from hf_llava_vqa.data.files import Place, find_file, find_images, read_json
 from hf_llava_vqa.data.questions import Fields, Question, group_questions
-from hf_llava_vqa.errors import RecordError
+from hf_llava_vqa.errors import RecordError, in_line
 from hf_llava_vqa.records import Record, make_dialogue
 
 SHAPE = '{"data": [{"question_id", "image_id", "question", "answers": [10 strings]}]}'

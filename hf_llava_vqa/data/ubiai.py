@@ -27,9 +27,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hf_llava_vqa.data.benchmark import Benchmark
-from hf_llava_vqa.data.files import ImageStore, find_file, find_images, in_line, kind_of, read_json
+from hf_llava_vqa.data.files import ImageStore, find_file, find_images, kind_of, read_json
 from hf_llava_vqa.data.questions import Fields, Question, group_questions, locate
-from hf_llava_vqa.errors import ConfigError, RecordError
+from hf_llava_vqa.errors import ConfigError, RecordError, in_line
 from hf_llava_vqa.records import make_dialogue
 
 logger = logging.getLogger(__name__)

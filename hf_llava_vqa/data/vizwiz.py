@@ -10,9 +10,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hf_llava_vqa.data.benchmark import Benchmark, Prediction
-from hf_llava_vqa.data.files import ImageStore, find_source, in_line, kind_of, read_json
+from hf_llava_vqa.data.files import ImageStore, find_source, kind_of, read_json
 from hf_llava_vqa.data.questions import check_storable, locate_all
-from hf_llava_vqa.errors import RecordError
+from hf_llava_vqa.errors import RecordError, in_line
 from hf_llava_vqa.records import make_dialogue, make_record
 
 INSTRUCTION = (

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from hf_llava_vqa.data.benchmark import Benchmark, Prediction
-from hf_llava_vqa.data.files import find_source, in_line, kind_of, read_json
+from hf_llava_vqa.data.files import find_source, kind_of, read_json
 from hf_llava_vqa.data.questions import Fields
 from hf_llava_vqa.data.tables import read_table
 from hf_llava_vqa.data.vizwiz import INSTRUCTION, LabelledRow, Row, check_predictions, group_rows
-from hf_llava_vqa.errors import ConfigError, RecordError
+from hf_llava_vqa.errors import ConfigError, RecordError, in_line
 from hf_llava_vqa.metrics.vizwiz_accuracy.answer_rules import normalize_answer
 
 COLUMNS_SHAPE = '{"image": {"0": …}, "question": {"0": …}, "answers": {"0": […]}}'

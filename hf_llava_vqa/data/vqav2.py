@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from hf_llava_vqa.data.benchmark import SHORT_ANSWER, Benchmark
-from hf_llava_vqa.data.files import Place, find_file, find_images, in_line, read_json
+from hf_llava_vqa.data.files import Place, find_file, find_images, read_json
 from hf_llava_vqa.data.questions import Fields, Question, group_questions
-from hf_llava_vqa.errors import RecordError
+from hf_llava_vqa.errors import RecordError, in_line
 from hf_llava_vqa.records import Record, make_dialogue
 
 QUESTIONS_SHAPE = '{"questions": [{"question_id", "image_id", "question"}]}'

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from training_run import Run
+from training_run import Run, without_clock
 
 SEED = 42  # the Trainer's default
 READERS = 8  # virtual readers of the prepared set
@@ -50,7 +50,18 @@ def row_names(lines: list[dict[str, Any]]) -> list[list[str]]:
 def checkpoint_hashes(run: Run) -> dict[str, dict[str, str]]:
     """Checkpoint -> file -> SHA-256. Left out: what names the run's own settings."""
     folders = sorted(Path(run.folder, "output").glob("checkpoint-*"))
-    return {folder.name: {file.name: sha256(file.read_bytes()) for file in _state_files(folder)} for folder in folders}
+    return {folder.name: {file.name: sha256(_content(file)) for file in _state_files(folder)} for folder in folders}
+
+
+def _content(file: Path) -> bytes:
+    """What is in a file; of the Trainer's state without times, settings, and whether a signal had come."""
+    if file.name != "trainer_state.json":
+        return file.read_bytes()
+    state = json.loads(file.read_text())
+    for name in ("eval_steps", "save_steps"):
+        del state[name]
+    del state["stateful_callbacks"]["TrainerControl"]
+    return json.dumps(state | {"log_history": without_clock(state["log_history"])}).encode()
 
 
 def _state_files(checkpoint: Path) -> list[Path]:

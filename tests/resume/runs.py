@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from signal import SIGKILL
 from typing import Any
 
 from training_run import Kill, Run
@@ -63,8 +64,10 @@ def attempts(
         told = "".join(run.log(rank).read_text()[-2000:] for rank in range(processes))
         if kill is None:
             assert codes == [0] * processes, told
+        elif kill.signal != SIGKILL:
+            assert codes == [128 + kill.signal] * processes, told
         elif kill.rank is None:
-            assert codes == [-9] * processes, told
+            assert codes == [-SIGKILL] * processes, told
         else:
-            assert codes[kill.rank] == -9, told
+            assert codes[kill.rank] == -SIGKILL, told
             assert 0 not in codes, told

@@ -129,7 +129,7 @@ def spoil(checkpoint: Path, damage: str) -> None:
             (checkpoint / "MANIFEST.json").unlink()
 
 
-@pytest.mark.parametrize("streaming", [True], ids=["stream"])
+@pytest.mark.parametrize("streaming", [False, True], ids=["map-style", "stream"])
 def test_a_finished_run_is_not_trained_further(zygote: Zygote, make_run: MakeRun, streaming: bool) -> None:
     run = make_run("finished", streaming=streaming)
     attempts(zygote, run, 1, ())

@@ -2,9 +2,10 @@
 
 from dataclasses import replace
 from pathlib import Path
+from signal import SIGINT, SIGTERM
 
 import pytest
-from oracle import Rows, assert_nothing_seen_was_decoded, assert_read_in_order, assert_same_run, journal
+from oracle import Rows, assert_nothing_seen_was_decoded, assert_read_in_order, assert_same_run, journal, surviving
 from runs import Zygote, attempts
 from training_run import Kill, Run
 
@@ -50,3 +51,49 @@ def test_killed_and_resumed_equals_uninterrupted(
     assert_same_run(killed, straight, processes)
     assert_read_in_order(straight, rows, processes)
     assert_nothing_seen_was_decoded(killed, rows, processes)
+
+
+@pytest.mark.parametrize("processes", [1, 2], ids=["1 process", "ddp"])
+def test_with_evaluation_and_the_best_checkpoint(
+    zygote: Zygote, tmp_path: Path, tiny_llava: Path, data: Path, processes: int
+) -> None:
+    straight = Run(
+        folder=str(tmp_path / "straight"),
+        model=str(tiny_llava),
+        data=str(data),
+        streaming=True,
+        rows=2 // processes,
+        max_steps=14,
+        evaluating=True,
+    )
+    killed = replace(straight, folder=str(tmp_path / "killed"), save_total_limit=1)
+    attempts(zygote, straight, processes, ())
+    in_evaluation = Kill(6, "training_run:JournallingTrainer.compute_loss", within="transformers:Trainer.evaluate")
+    attempts(zygote, killed, processes, (in_evaluation, Kill(10)))
+    assert [start["step"] for start in journal(killed, "started", 0)] == [0, 3, 9]
+    assert_same_run(killed, straight, processes)
+
+
+@pytest.mark.parametrize("number", [SIGTERM, SIGINT])
+@pytest.mark.parametrize("processes", [1, 2], ids=["1 process", "ddp"])
+@pytest.mark.parametrize("streaming", [False, True], ids=["map-style", "stream"])
+def test_stopped_by_a_signal_and_resumed(
+    *, zygote: Zygote, tmp_path: Path, tiny_llava: Path, data: Path, streaming: bool, processes: int, number: int
+) -> None:
+    """One rank is told; all stop after the step with its checkpoint, and no step is done twice."""
+    straight = Run(
+        folder=str(tmp_path / "straight"),
+        model=str(tiny_llava),
+        data=str(data),
+        streaming=streaming,
+        accumulation=2,
+        rows=2 // processes,
+        max_steps=12,
+        save_steps=1,
+    )
+    stopped = replace(straight, folder=str(tmp_path / "stopped"), save_steps=100)
+    attempts(zygote, straight, processes, ())
+    attempts(zygote, stopped, processes, tuple(Kill(step, signal=number, rank=processes - 1) for step in (2, 6)))
+    assert [start["step"] for start in journal(stopped, "started", 0)] == [0, 3, 7]
+    assert len(journal(stopped, "consumed", 0)) == len(surviving(straight, 0))
+    assert_same_run(stopped, straight, processes)

@@ -14,6 +14,7 @@ import json
 import os
 import pkgutil
 import random
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -33,13 +34,14 @@ from hf_llava_vqa.models.adapters import lora_config
 from hf_llava_vqa.models.loading import training_model, training_processor
 from hf_llava_vqa.training import VqaConfig, VqaTrainer
 
+CLOCK = re.compile("runtime|second")  # figures of the log that no two runs share
 FORWARD = "training_run:JournallingTrainer.compute_loss"
 SAVE = "training_run:JournallingTrainer._save_checkpoint"
 
 
 @dataclass(frozen=True)
 class Kill:
-    """Where a rank kills itself: before or after a call of a function, once the run is `within` another.
+    """Where a rank sends itself a signal: before or after a call of a function, once the run is `within` another.
 
     `place` and `within` are named as `module:name`. `step` is the Trainer's count of finished optimizer steps.
     """
@@ -50,6 +52,7 @@ class Kill:
     call: int = 1  # the first one, the second one ...
     within: str | None = None
     rank: int | None = None  # None for every rank
+    signal: int = signal.SIGKILL
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class Run:
     max_steps: int = 26
     save_steps: int = 3
     save_total_limit: int | None = None
+    evaluating: bool = False  # with each save, and the best checkpoint is kept and loaded at the end
     attempt: int = 0
     kill: dict[str, Any] | None = None
 
@@ -126,6 +130,7 @@ class NoteStart(TrainerCallback):
 
 def train(run: Run, rank: int, processes: int) -> None:
     """Train to the end, or to the kill."""
+    os.chdir(run.folder)
     journal = Journal(run, rank)
     kill = Kill(**run.kill) if run.kill else None
     with ExitStack() as patches:
@@ -144,7 +149,7 @@ def make_trainer(run: Run, journal: Journal) -> JournallingTrainer:
         model_name_or_path=run.model, dtype="float32", use_peft=True, lora_r=4, lora_alpha=8, lora_dropout=0.1
     )
     config = VqaConfig(
-        output_dir=str(Path(run.folder, "output")),
+        output_dir="output",  # in the run's folder; no state names a place that only one run has
         use_cpu=True,
         max_steps=run.max_steps,
         per_device_train_batch_size=run.rows,
@@ -157,6 +162,11 @@ def make_trainer(run: Run, journal: Journal) -> JournallingTrainer:
         logging_steps=1,
         save_steps=run.save_steps,
         save_total_limit=run.save_total_limit,
+        eval_strategy="steps" if run.evaluating else "no",
+        eval_steps=run.save_steps,
+        eval_max_new_tokens=4,
+        load_best_model_at_end=run.evaluating,
+        metric_for_best_model="eval_loss" if run.evaluating else None,
         activation_checkpointing=False,
         disable_tqdm=True,
         report_to="none",
@@ -165,6 +175,7 @@ def make_trainer(run: Run, journal: Journal) -> JournallingTrainer:
         training_model(model_args),
         config,
         train_dataset=load_records("parquet", path=run.data, split="train", streaming=run.streaming),
+        eval_dataset=load_records("parquet", path=run.data, split="train").select(range(5)),
         processing_class=training_processor(model_args),
         peft_config=lora_config(model_args),
         callbacks=[NoteStart(journal)],
@@ -177,7 +188,7 @@ def make_trainer(run: Run, journal: Journal) -> JournallingTrainer:
 
 
 def traps(kill: Kill, trainer: VqaTrainer) -> list[Any]:
-    """Patches under which the process kills itself where `kill` says."""
+    """Patches under which the process sends itself the signal where `kill` says."""
     calls = 0
     inside = kill.within is None
 
@@ -196,10 +207,10 @@ def traps(kill: Kill, trainer: VqaTrainer) -> list[Any]:
             nonlocal calls
             calls += here if (here := inside and trainer.state.global_step == kill.step) else 0
             if here and calls == kill.call and kill.moment == "before":
-                kill_myself()
+                os.kill(os.getpid(), kill.signal)
             result = original(*args, **kwargs)
-            if here and calls == kill.call:
-                kill_myself()
+            if here and calls == kill.call and kill.moment == "after":
+                os.kill(os.getpid(), kill.signal)
             return result
 
         return trapped
@@ -212,10 +223,6 @@ def around(place: str, wrap: Callable[[Callable[..., Any]], Callable[..., Any]])
     """A patch that puts `wrap` around the function named `module:name`."""
     owner, _, name = place.rpartition("." if "." in place.partition(":")[2] else ":")
     return mock.patch.object(pkgutil.resolve_name(owner), name, wrap(pkgutil.resolve_name(place)))
-
-
-def kill_myself() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 # The trained state in hashes
@@ -240,6 +247,10 @@ def state_of(trainer: VqaTrainer) -> dict[str, Any]:
             if "loss" in entry
         ],
     }
+
+
+def without_clock(log: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in entry.items() if not CLOCK.search(name)} for entry in log]
 
 
 def tensors_hash(tensors: dict[str, Any]) -> str:

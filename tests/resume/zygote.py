@@ -17,6 +17,11 @@ import traceback
 
 from training_run import Run, train
 
+from hf_llava_vqa.errors import TrainingStopped
+
+ENDED = (0, 128 + signal.SIGTERM, 128 + signal.SIGINT)
+"""Exit codes of a rank that ended as it should; the others do the same then."""
+
 
 def main() -> None:
     gc.freeze()  # the children share these pages
@@ -55,8 +60,8 @@ def be_rank(run: Run, rank: int, processes: int, port: int) -> None:
             os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
         train(run, rank, processes)
         status = 0
-    except SystemExit as end:
-        status = end.code if isinstance(end.code, int) else 1
+    except TrainingStopped as stop:
+        status = stop.exit_code
     except BaseException:
         traceback.print_exc()
     finally:
@@ -71,7 +76,7 @@ def wait_for(ranks: list[int]) -> list[int]:
     while len(codes) < len(ranks):
         process, status = os.waitpid(-ranks[0], 0)
         codes[process] = os.waitstatus_to_exitcode(status)
-        if codes[process] != 0:
+        if codes[process] not in ENDED:
             kill_group(ranks[0])
     kill_group(ranks[0])  # loader workers that a killed rank left behind
     return [codes[process] for process in ranks]

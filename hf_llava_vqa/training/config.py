@@ -74,6 +74,13 @@ class VqaConfig(SFTConfig):
         default="pad",
         metadata={"help": "Pad photos to a square, or crop their centre.", "choices": list(IMAGE_ASPECTS)},
     )
+    group_by_modality_length: bool = field(
+        default=False,
+        metadata={
+            "help": "Steps of pictures only or of text only, in batches of similar length, as LLaVA orders its "
+            "instruction mix. Not for streams."
+        },
+    )
     image_augmentation: str = field(
         default="none",
         metadata={"help": "Change training pictures anew in each epoch.", "choices": list(AUGMENTATIONS)},

@@ -3,6 +3,7 @@
 It overrides, each for one reason:
 
 - `_set_signature_columns_if_needed`: our records reach the collator;
+- `_get_train_sampler`: rows grouped as LLaVA groups its instruction mix, if that is asked for;
 - `_get_num_items_in_batch`, `compute_loss`: answer weights and the tree mask;
 - `get_eval_dataloader`: data that are measured are the same at every step;
 - `evaluation_loop`: the task's metric beside the loss, in time for loggers, early stopping and the best checkpoint;
@@ -24,7 +25,7 @@ import torch
 from accelerate.utils import gather_object
 from datasets import Dataset, IterableDataset
 from peft import PeftConfig, PeftModel
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 from transformers.trainer_utils import EvalLoopOutput
 
@@ -32,6 +33,7 @@ from hf_llava_vqa import forest
 from hf_llava_vqa.bad_images import BAD_IMAGES_FILE
 from hf_llava_vqa.collate import VqaCollator
 from hf_llava_vqa.data import get_benchmark
+from hf_llava_vqa.errors import ConfigError
 from hf_llava_vqa.generation import Question, answer_questions, questions
 from hf_llava_vqa.metrics.vizwiz_accuracy.answer_rules import score
 from hf_llava_vqa.models.adapters import (
@@ -47,6 +49,7 @@ from hf_llava_vqa.training.guards import WatchedCollator
 from hf_llava_vqa.training.model_card import write_model_card
 from hf_llava_vqa.training.portable import make_portable
 from hf_llava_vqa.training.resumable import ResumableTrainer
+from hf_llava_vqa.training.sampling import ModalityGroupedSampler, words_and_pictures
 
 RECORD_COLUMNS = ["image_id", "images", "source", "dialogues", "image", "messages", "prompt", "completion"]
 
@@ -85,6 +88,8 @@ class VqaTrainer(ResumableTrainer):
         **kwargs: Any,
     ) -> None:
         check_attention(model.config.get_text_config()._attn_implementation)
+        if args.group_by_modality_length and isinstance(train_dataset, IterableDataset):
+            raise ConfigError("--group_by_modality_length cannot reorder a stream; leave out --streaming, or the flag")
         collator = data_collator or training_collator(args, processing_class)
         self._eval_collator = collator.for_evaluation()
         super().__init__(
@@ -110,6 +115,19 @@ class VqaTrainer(ResumableTrainer):
     def _set_signature_columns_if_needed(self) -> None:
         if self._signature_columns is None:
             self._signature_columns = RECORD_COLUMNS
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        """TRL's, or rows grouped by whether they have a picture and by length."""
+        if not self.args.group_by_modality_length:
+            return super()._get_train_sampler(train_dataset)
+        lengths, has_image = words_and_pictures(self.train_dataset)
+        return ModalityGroupedSampler(
+            lengths,
+            has_image,
+            batch_size=self.args.per_device_train_batch_size,
+            batches=self.args.gradient_accumulation_steps * self.args.world_size,
+            seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
+        )
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> torch.Tensor:
         """Sum of the token weights of one optimizer step, over micro-batches and ranks; above 0 also without any."""

@@ -1,6 +1,7 @@
 """`VqaTrainer` around the loss: evaluation, learning rates, what it refuses, what it writes."""
 
 import json
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -194,3 +195,37 @@ def test_card_and_recipe_tell_what_was_done_and_no_secret(tmp_path, tiny_llava, 
     card = (tmp_path / "checkpoint-2" / "README.md").read_text()
     assert "image-text-to-text" in card
     assert "| VizWiz accuracy |" in card
+
+
+def test_rows_are_grouped_by_modality_anew_in_each_epoch(tmp_path, tiny_llava, records) -> None:
+    text = [{**row, "image_id": f"t{row['image_id']}", "images": [], "image_sha256": []} for row in records]
+    mixed = Dataset.from_list([*records, *text], features=UNDECODED_FEATURES)
+    trainer = make_trainer(
+        *(tmp_path, tiny_llava, mixed),
+        **{"group_by_modality_length": True, "per_device_train_batch_size": 2, "eval_strategy": "no"},
+        **{"max_steps": -1, "num_train_epochs": 2},
+    )
+    collate, batches = trainer.data_collator, []
+    trainer.data_collator = lambda rows: batches.append([row["image_id"] for row in rows]) or collate(rows)
+    trainer.train()
+    first, second = batches[:8], batches[8:]
+    assert sorted(chain(*first)) == sorted(chain(*second)) == sorted(mixed["image_id"])
+    assert first != second
+    kinds = [{name.startswith("t") for name in batch} for batch in first]
+    assert [len(kind) for kind in kinds[:6]] == [1] * 6  # only the rest at the end may be mixed
+    assert {frozenset(kind) for kind in kinds[:6]} == {frozenset({True}), frozenset({False})}
+
+
+def test_a_stream_cannot_be_grouped(tmp_path, tiny_llava, records) -> None:
+    with pytest.raises(ConfigError, match="--group_by_modality_length cannot reorder a stream"):
+        make_trainer(tmp_path, tiny_llava, records.to_iterable_dataset(), group_by_modality_length=True)
+
+
+def test_a_step_whose_pictures_are_all_bad_changes_nothing(tmp_path, tiny_llava, records) -> None:
+    gone = records.map(lambda row: {"images": [{"bytes": b"no picture", "path": None}]})
+    trainer = make_trainer(tmp_path, tiny_llava, gone, on_bad_image="skip", eval_strategy="no", weight_decay=0.0)
+    before = {name: value.clone() for name, value in trainer.model.named_parameters() if value.requires_grad}
+    trainer.train()
+    assert all(torch.equal(before[name], value) for name, value in trainer.model.named_parameters() if name in before)
+    cases = [json.loads(line) for line in (tmp_path / "bad_images.jsonl").read_text().splitlines()]
+    assert {case["image_id"] for case in cases} == set(records["image_id"])

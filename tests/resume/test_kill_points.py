@@ -111,7 +111,7 @@ def test_a_damaged_checkpoint_is_passed_over(zygote: Zygote, straight: Run, make
     again = Kill(STEP, "os:rename", "after", within=f"{RESUMABLE}:publish")
     attempts(zygote, killed, 1, (again,), first=1)
     assert [line["step"] for line in journal(killed, "started", 0)] == [0, 9, 9]
-    assert f"passed over {newest}" in killed.log(0).read_text()
+    assert f"passed over output/{newest.name}: " in killed.log(0).read_text()
     assert_same_run(killed, straight, 1)
 
 

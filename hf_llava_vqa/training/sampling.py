@@ -120,6 +120,24 @@ class ModalityGroupedSampler(Sampler[int]):
         )
 
 
+def grouped_sampler(
+    records: Dataset, *, length_column: str, batch_size: int, batches: int, seed: int
+) -> ModalityGroupedSampler:
+    """The sampler of a data set. Lengths stand in `length_column` if there is such a column, else words are counted.
+
+    Raises:
+        ConfigError: rows that are no records.
+    """
+    if "dialogues" not in records.column_names:
+        raise ConfigError(
+            "--train_sampling_strategy group_by_length: rows must be records, see docs/data.md; use random"
+        )
+    lengths, has_image = words_and_pictures(records)
+    if length_column in records.column_names:
+        lengths = list(records[length_column])
+    return ModalityGroupedSampler(lengths, has_image, batch_size=batch_size, batches=batches, seed=seed)
+
+
 def words_and_pictures(records: Dataset) -> tuple[list[int], list[bool]]:
     """Of each record: the number of words in its turns and answers, and whether it has a picture. Decodes nothing."""
     lengths: list[int] = []

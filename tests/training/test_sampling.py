@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.data_loader import BatchSamplerShard
+from datasets import Dataset
 from examples import MIXED, dataset
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +16,7 @@ from hf_llava_vqa.errors import ConfigError
 from hf_llava_vqa.training.sampling import (
     ModalityGroupedSampler,
     even_batches,
+    grouped_sampler,
     length_grouped,
     modality_grouped,
     words_and_pictures,
@@ -163,6 +166,27 @@ def test_a_loader_takes_it():
 def test_every_row_needs_a_length():
     with pytest.raises(ConfigError, match="2 lengths for 3 rows"):
         ModalityGroupedSampler([1, 2], [True] * 3, batch_size=1, batches=1, seed=0)
+
+
+def test_the_ranks_of_a_step_share_its_rows():
+    ours = ModalityGroupedSampler(range(64), [row < 32 for row in range(64)], batch_size=2, batches=4, seed=0)
+    order = list(ours)
+    shards = [list(BatchSamplerShard(BatchSampler(ours, 2, drop_last=False), 2, rank)) for rank in range(2)]
+    for step in range(8):  # two micro-batches on each of two ranks
+        rows = [row for micro in (0, 1) for rank in (0, 1) for row in shards[rank][2 * step + micro]]
+        assert rows == order[8 * step : 8 * step + 8]
+        assert step == 7 or len({row < 32 for row in rows}) == 1
+
+
+def test_lengths_come_from_their_column_or_are_counted():
+    options = {"length_column": "length", "batch_size": 1, "batches": 2, "seed": 0}
+    counted = grouped_sampler(dataset(MIXED), **options)
+    assert counted.lengths == [10, 9, 8, 4]
+    given_lengths = grouped_sampler(dataset(MIXED).add_column("length", [5, 6, 7, 8]), **options)
+    assert given_lengths.lengths == [5, 6, 7, 8]
+    assert given_lengths.has_image == counted.has_image == [False, True, True, True]
+    with pytest.raises(ConfigError, match="rows must be records"):
+        grouped_sampler(Dataset.from_list([{"prompt": "Why?", "completion": "so"}]), **options)
 
 
 def test_words_and_pictures_of_records():

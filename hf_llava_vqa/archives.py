@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from hf_llava_vqa.errors import ImageError, in_line, one_line
+from hf_llava_vqa.errors import ImageError, MissingImageError, OversizedImageError, in_line, one_line
 
 _PREFIXES = ("zip://", "tar://")
 _COMPRESSED_TAR = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
@@ -58,20 +58,21 @@ def read_member(path: str, max_bytes: int) -> bytes:
     """Read the member that `path` names, as made by `member_path`.
 
     Raises:
-        ImageError: archive or member are missing or damaged, the member is a link, or holds more than `max_bytes`.
+        MissingImageError, OversizedImageError: archive or member are missing; it holds more than `max_bytes`.
+        ImageError: archive or member are damaged, or the member is a link.
     """
     member, _, archive = path.removeprefix("zip://").removeprefix("tar://").rpartition("::")
     where = f"{in_line(archive)}: member {in_line(member)}"
     if not os.path.isfile(archive):
-        raise ImageError(f"{in_line(archive)}: no such archive (needed for {in_line(member)})")
+        raise MissingImageError(f"{in_line(archive)}: no such archive (needed for {in_line(member)})")
     opened = _open(archive)
     if member not in opened.sizes:
-        raise ImageError(f"{where} is not there")
+        raise MissingImageError(f"{where} is not there")
     size = opened.sizes[member]
     if size is None:
         raise ImageError(f"{where} is a link, which is not followed; unpack the archive")
     if size > max_bytes:
-        raise ImageError(f"{where} has {size:,} bytes, too many for an image")
+        raise OversizedImageError(f"{where} has {size:,} bytes, too many for an image")
     try:
         return opened.read(member, size)
     except _ERRORS as error:

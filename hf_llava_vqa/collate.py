@@ -212,9 +212,13 @@ class VqaCollator:
                 raise type(error)(f"{record['image_id']}, dialogue {dialogue['id']}: {error}") from error
         return forest.merge(paths, weights)
 
+    def trees(self, record: dict[str, Any]) -> list[forest.Tree]:
+        """The trees of a record, one for each row it takes."""
+        return [self.tree(record, dialogues) for dialogues in self._groups(record)]
+
     def count_tokens(self, record: dict[str, Any]) -> int:
         """Tokens the trees of a record hold, images counted in full."""
-        trees = [self.tree(record, dialogues) for dialogues in self._groups(record)]
+        trees = self.trees(record)
         slots = sum(len(forest.image_order(tree, self.image_token_id)) for tree in trees)
         return sum(map(len, trees)) + slots * (self.image_tokens - 1)
 

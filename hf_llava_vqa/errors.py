@@ -22,6 +22,14 @@ class ImageError(VqaError):
     """An image that is missing, unsafe or cannot be decoded."""
 
 
+class MissingImageError(ImageError):
+    """An image that is not where it should be."""
+
+
+class OversizedImageError(ImageError):
+    """An image of more pixels, or a file of more bytes, than is allowed."""
+
+
 class PromptError(VqaError):
     """A dialogue that cannot be turned into tokens and labels."""
 

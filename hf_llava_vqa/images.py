@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from hf_llava_vqa.archives import is_member_path, read_member
-from hf_llava_vqa.errors import ImageError, in_line, one_line
+from hf_llava_vqa.errors import ImageError, MissingImageError, OversizedImageError, in_line, one_line
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 MEAN_COLOR = (122, 116, 104)
@@ -61,7 +61,8 @@ def open_image(source: Any, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
         max_pixels: width times height allowed; read from the header, before anything is decoded.
 
     Raises:
-        ImageError: the file is missing, of another format, too large, truncated or damaged.
+        MissingImageError, OversizedImageError: the file is missing, or too large.
+        ImageError: it is of another format, truncated or damaged.
     """
     if isinstance(source, Image.Image):
         return _decode(source, "image in memory", max_pixels)
@@ -128,7 +129,7 @@ def path_inside(root: str | Path, name: str, *, follow_symlinks: bool = False) -
 def _decode(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
     pixels = image.width * image.height
     if pixels > max_pixels:
-        raise ImageError(
+        raise OversizedImageError(
             f"{name}: {image.width}x{image.height} is {pixels:,} pixels, "
             f"more than the {max_pixels:,} allowed; make the image smaller"
         )
@@ -179,9 +180,9 @@ def _open_file(source: Any, name: str, max_pixels: int) -> IO[bytes]:
     if is_member_path(str(source)):
         return io.BytesIO(read_member(str(source), max_bytes))
     if not os.path.isfile(source):
-        raise ImageError(f"{name}: no such image file")
+        raise MissingImageError(f"{name}: no such image file")
     if os.path.getsize(source) > max_bytes:
-        raise ImageError(f"{name}: {os.path.getsize(source):,} bytes are too many for an image")
+        raise OversizedImageError(f"{name}: {os.path.getsize(source):,} bytes are too many for an image")
     try:
         return open(source, "rb")
     except OSError as error:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from hf_llava_vqa.data.benchmark import Benchmark
 from hf_llava_vqa.data.files import ImageStore, Place, kind_of, open_images, read_json, read_json_lines
+from hf_llava_vqa.data.missing import place_of_missing
 from hf_llava_vqa.data.questions import Fields, check_storable, locate, unique_ids
 from hf_llava_vqa.errors import ConfigError, RecordError, in_line
 from hf_llava_vqa.records import Record, make_dialogue, make_record
@@ -164,7 +165,7 @@ class _Reader:
     def _locate(self, name: str, where: str) -> None:
         if name in self.paths:
             return
-        path = locate(name, where, self.store)
+        path = locate(name, where, self.store) or place_of_missing(name, where, self.store)
         if path is None:
             place = self.store.place
             raise RecordError(f"{where}: image {in_line(name)} is not in {place}; add it, or name its place as images")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from hf_llava_vqa.data.files import ImageStore, kind_of
+from hf_llava_vqa.data.missing import place_of_missing
 from hf_llava_vqa.errors import ImageError, RecordError, in_line
 from hf_llava_vqa.records import make_record
 
@@ -132,12 +133,15 @@ def locate_all(names: Mapping[str, str], store: ImageStore) -> dict[str, str]:
     """Find images by name; `names` says where each was asked for, "" is no image.
 
     Raises:
-        RecordError: an unsafe name; missing images: the first, where it was asked for, and how many.
+        RecordError: an unsafe name; missing images, unless they are kept: the first, where it was asked for, and how
+            many.
     """
     paths: dict[str, str] = {}
     missing: list[str] = []
     for name, where in names.items():
         path = locate(name, where, store)
+        if path is None and name:
+            path = place_of_missing(name, where, store)
         if path is not None:
             paths[name] = path
         elif name:

@@ -4,14 +4,16 @@ import copy
 import json
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from examples import png
 from hypothesis import strategies as st
+from transformers import LlavaProcessor
 
+from hf_llava_vqa.collate import VqaCollator
 from hf_llava_vqa.errors import RecordError, VqaError
 from hf_llava_vqa.records import validate_record
 
@@ -133,3 +135,14 @@ def questions_of(records: list[dict[str, Any]]) -> list[tuple[str, list[tuple[st
     return [
         (record["image_id"], [(d["id"], d["turns"][0]["content"]) for d in record["dialogues"]]) for record in records
     ]
+
+
+def trained_texts(rows: Iterable[dict[str, Any]], llava: Path) -> list[tuple[str, str]]:
+    """What the collator makes of records: all text of a row without its padding, and the part that is trained on."""
+    processor = LlavaProcessor.from_pretrained(llava)
+    batch = VqaCollator(processor)(list(rows))
+    texts = []
+    for ids, labels in zip(batch["input_ids"], batch["labels"], strict=True):
+        kept = ids[ids != processor.tokenizer.pad_token_id]
+        texts.append((processor.decode(kept), processor.decode(labels[labels >= 0])))
+    return texts

@@ -10,6 +10,7 @@ from reading import (
     read_all,
     read_or_refuse,
     refusal,
+    trained_texts,
     write,
     write_photos,
     zip_up,
@@ -139,6 +140,19 @@ def test_a_set_can_be_prepared(root, tmp_path):
     records = load_records("llava_json", split="train", root=root)
     write_shards(records, tmp_path / "shards", split="train")
     assert contents(load_records("parquet", path=tmp_path / "shards")) == contents(records)
+
+
+def test_all_that_the_assistant_says_is_trained_on(root, tiny_llava):
+    trained = [
+        answers for _, answers in trained_texts(load_records("llava_json", split="train", root=root), tiny_llava)
+    ]
+    assert trained == [
+        "A cup.</s> Yes.</s> A cup on a table.</s>",
+        "Hi!</s>",
+        "There.</s>",
+        "The first.</s>",
+        "Like this: < image>.</s>",
+    ]
 
 
 def test_ids_become_unique_whatever_they_are():

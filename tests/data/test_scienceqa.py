@@ -12,6 +12,7 @@ from reading import (
     read_or_refuse,
     refusal,
     refusal_after,
+    trained_texts,
     write,
     write_photos,
     zip_up,
@@ -86,6 +87,16 @@ def test_it_is_asked_as_by_llava(root):
         "<image>\nWhich is a bird?\nA. a frog\nB. a penguin\n"
         "Answer with the option's letter from the given choices directly."
     )
+
+
+def test_training_asks_and_answers_by_letter(root, tiny_llava):
+    text_only, pictured = trained_texts(load_records("scienceqa", split="train", root=root), tiny_llava)
+    assert text_only[0].endswith(
+        "questions. USER: Context: The plant grows.\nWhat is missing?\nA. food\nB. air\n"
+        "Answer with the option's letter from the given choices directly. ASSISTANT: A</s>"
+    )
+    assert "USER: <image>" in pictured[0]
+    assert (text_only[1], pictured[1]) == ("A</s>", "B</s>")
 
 
 def test_records_hold_what_the_metric_needs(root):

@@ -32,6 +32,9 @@ def parse_args() -> argparse.Namespace:
         help="what else the source takes, see docs/data.md, for example bad_rows=bad_rows.jsonl",
     )
     parser.add_argument(
+        "--follow_symlinks", action="store_true", help="allow links in the folder of images that lead out of it"
+    )
+    parser.add_argument(
         "--rows_per_shard", type=positive, default=512, metavar="N", help="images a file (default: 512)"
     )
     parser.add_argument(
@@ -58,12 +61,16 @@ def positive(text: str) -> int:
 @cli
 def main() -> None:
     args = parse_args()
-    paths = {name: getattr(args, name) for name in ("root", "annotations", "images") if getattr(args, name)}
+    paths: dict[str, Any] = {
+        name: getattr(args, name) for name in ("root", "annotations", "images") if getattr(args, name)
+    }
     paths |= dict(args.path)
     if len(args.split) > 1 and paths.keys() - {"root"}:
         raise ConfigError(
             "--annotations, --images and --path name the files of one split: give one --split, or --root alone"
         )
+    if args.follow_symlinks:
+        paths["follow_symlinks"] = True
     # All splits are read before one is written: a mistake in the last should not cost the time of the first.
     records = {split: load_records(args.source, split=split, **paths) for split in args.split}
     for split in records:

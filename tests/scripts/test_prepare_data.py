@@ -56,6 +56,17 @@ def test_files_named_one_by_one(root, tmp_path):
     assert done.stdout.startswith("val: 2 images"), done.stderr
 
 
+def test_links_out_of_the_folder_are_followed_by_permission(root, tmp_path):
+    (root / "val").rename(tmp_path / "photos")
+    (root / "val").mkdir()
+    for photo in (tmp_path / "photos").iterdir():
+        (root / "val" / photo.name).symlink_to(photo)
+    arguments = ["vizwiz", "--root", root, "--split", "val", "--out", tmp_path / "set"]
+    assert "follow_symlinks" in prepare(*arguments, home=tmp_path / "home").stderr
+    done = prepare(*arguments, "--follow_symlinks", home=tmp_path / "home")
+    assert done.stdout.startswith("val: 2 images"), done.stderr
+
+
 def test_what_else_a_source_takes_is_named_too(root, tmp_path):
     turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A cup."}]
     rows = [{"id": name, "image": f"VizWiz_train_0000000{name}.jpg", "conversations": turns} for name in "01239"]

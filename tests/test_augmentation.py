@@ -122,6 +122,7 @@ def test_each_operation_is_drawn_equally_often_and_applied_half_of_the_time(monk
         augment(small, seed=0, epoch=epoch, key="a", side=8)
     expected = 3000 * 2 * 0.5 / 9
     assert sorted(drawn) == list(range(9))
+    assert abs(drawn.total() - 3000) < 6 * math.sqrt(6000 / 4)
     assert all(abs(count - expected) < 6 * math.sqrt(expected) for count in drawn.values())
 
 

@@ -244,11 +244,12 @@ MOMENTS = itertools.count()
 
 @pytest.mark.parametrize("declared", [None, 0, 5_000, 4_000_000, 10**8, 2**31 - 1])
 def test_zip_bombs_whatever_size_they_declare(tmp_path: Path, declared: int | None) -> None:
-    path, true = tmp_path / "bomb.zip", 2**27
+    path, true = tmp_path / "bomb.zip", 2**27 + 0x654321
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a.png", bytes(true))
     if declared is not None:
         data = path.read_bytes()
+        assert data.count(struct.pack("<I", true)) == 2
         path.write_bytes(data.replace(struct.pack("<I", true), struct.pack("<I", declared)))
     for read in (open_image, read_image_bytes):
         with limits(megabytes=50), pytest.raises(ImageError):

@@ -26,8 +26,6 @@ _ERRORS = (
     EOFError,
     RuntimeError,  # encrypted members; unknown compression; headers nested without end
     ValueError,
-    OverflowError,
-    IndexError,
     struct.error,
     zlib.error,
 )

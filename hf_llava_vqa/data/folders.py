@@ -51,7 +51,8 @@ class LocalFolder:
 
     def find(self, name: str) -> tuple[str, int] | None:
         """Return the absolute path of a file and its bytes, or None. Raises ImageError for a name that leads out."""
-        path = path_inside(self._path, name)
+        # Links are the user's own, as in the cache of huggingface_hub; a published manifest cannot bring any.
+        path = path_inside(self._path, name, follow_symlinks=True)
         return (str(path.absolute()), path.stat().st_size) if path.is_file() else None
 
     def read_json(self, name: str) -> Any:

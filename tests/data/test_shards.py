@@ -329,6 +329,17 @@ def test_folders_with_odd_names(tmp_path, streaming):
     assert [row["image_id"] for row in read_shards(folder, streaming=streaming)] == ["a"]
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_folder_whose_files_are_links(tmp_path, streaming):
+    """As a downloaded set lies in the cache of huggingface_hub."""
+    write_shards([text_record("a")], tmp_path / "blobs", split="train")
+    snapshot = tmp_path / "snapshots" / "1"
+    (snapshot / "data").mkdir(parents=True)
+    for name in files_of(tmp_path / "blobs"):
+        (snapshot / name).symlink_to(tmp_path / "blobs" / name)
+    assert [row["image_id"] for row in read_shards(snapshot, streaming=streaming)] == ["a"]
+
+
 def test_memory_holds_a_row_group_of_images_at_a_time(tmp_path):
     """40 images of 1 MB each: holding them all would show."""
     paths = []

@@ -8,8 +8,10 @@ import io
 import os
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -67,15 +69,26 @@ def open_image(source: Any, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     if isinstance(source, Image.Image):
         return _decode(source, "image in memory", max_pixels)
     name = _name_of(source)
-    with _open_file(source, name, max_pixels) as file:
-        try:
-            image = Image.open(file, formats=FORMATS)
-        except UnidentifiedImageError:
-            raise ImageError(f"{name}: not an image of a known format ({', '.join(FORMATS)})") from None
-        except _DECODER_ERRORS as error:
-            raise ImageError(f"{name}: cannot be decoded: {one_line(error)}") from error
-        with image:
-            return _decode(image, name, max_pixels)
+    with _opened(source, name, max_pixels) as image:
+        return _decode(image, name, max_pixels)
+
+
+class ImageHeader(NamedTuple):
+    """What an image file says about itself."""
+
+    format: str  # one of `FORMATS`
+    width: int  # in pixels, as stored: before the image is turned upright
+    height: int
+    turned: bool  # EXIF says that it is not upright
+
+
+def open_with_header(source: Any, *, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, ImageHeader]:
+    """Decode an image as `open_image` does, and say what its file held. `source` is no PIL image."""
+    name = _name_of(source)
+    with _opened(source, name, max_pixels) as image:
+        decoded = _decode(image, name, max_pixels)
+        turned = _orientation(image) in _UPRIGHT
+        return decoded, ImageHeader(str(image.format), image.width, image.height, turned)
 
 
 def read_image_bytes(source: Any, *, max_pixels: int = MAX_PIXELS) -> bytes:
@@ -126,6 +139,21 @@ def path_inside(root: str | Path, name: str, *, follow_symlinks: bool = False) -
     return path
 
 
+@contextmanager
+def _opened(source: Any, name: str, max_pixels: int) -> Iterator[Image.Image]:
+    with _open_file(source, name, max_pixels) as file:
+        try:
+            image = Image.open(file, formats=FORMATS)
+        except UnidentifiedImageError:
+            raise ImageError(f"{name}: not an image of a known format ({', '.join(FORMATS)})") from None
+        except Image.DecompressionBombError as error:
+            raise OversizedImageError(f"{name}: cannot be decoded: {one_line(error)}") from error
+        except _DECODER_ERRORS as error:
+            raise ImageError(f"{name}: cannot be decoded: {one_line(error)}") from error
+        with image:
+            yield image
+
+
 def _decode(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
     pixels = image.width * image.height
     if pixels > max_pixels:
@@ -142,11 +170,15 @@ def _decode(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
     return image
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _orientation(image: Image.Image) -> int | None:
     try:
-        orientation = image.getexif().get(_ORIENTATION_TAG)
+        return image.getexif().get(_ORIENTATION_TAG)
     except _DECODER_ERRORS:
-        return image
+        return None
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    orientation = _orientation(image)
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
 

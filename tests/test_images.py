@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from hf_llava_vqa.errors import ImageError
-from hf_llava_vqa.images import MEAN_COLOR, open_image, path_inside, read_image_bytes
+from hf_llava_vqa.errors import ImageError, MissingImageError, OversizedImageError
+from hf_llava_vqa.images import MEAN_COLOR, open_image, open_with_header, path_inside, read_image_bytes
 
 GOLDEN = Path(__file__).parent / "golden" / "parity"
 NOISE = np.random.default_rng(0).integers(0, 256, size=(6, 9, 3), dtype=np.uint8)
@@ -268,6 +268,33 @@ def test_too_many_pixels_are_refused_from_the_header():
 def test_a_decompression_bomb_is_refused_whatever_is_allowed():
     assert Image.MAX_IMAGE_PIXELS is not None
     assert "could be decompression bomb" in refused(huge_png(60_000, 60_000), max_pixels=10**12)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("side", [8_000, 12_000, 60_000])
+def test_too_large_is_an_error_of_its_own(side):
+    with pytest.raises(OversizedImageError):
+        open_image(huge_png(side, side))
+
+
+def test_missing_is_an_error_of_its_own(tmp_path):
+    archive = tmp_path / "all.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("a.png", b"")
+    for source in (tmp_path / "b.png", f"zip://b.png::{archive}", f"zip://b.png::{tmp_path / 'gone.zip'}"):
+        with pytest.raises(MissingImageError):
+            open_image(source)
+
+
+def test_the_header_is_as_stored():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    decoded, header = open_with_header(encoded(NOISE_IMAGE, "JPEG", exif=exif))
+    assert header == ("JPEG", 9, 6, True)
+    assert decoded.size == (6, 9)
+    decoded, header = open_with_header(encoded(NOISE_IMAGE))
+    assert header == ("PNG", 9, 6, False)
+    assert (pixels(decoded) == NOISE).all()
 
 
 def test_the_limit_holds_for_pil_images_too():

@@ -35,10 +35,11 @@ class Skipped(NamedTuple):
 def write_skip_list(path: str | Path, skipped: Iterable[Skipped]) -> None:
     """Write a skip list. An id that would break its line is quoted, as in CSV."""
     text = io.StringIO()
+    plain = csv.writer(text, delimiter="\t", lineterminator="\n")
+    quoted = csv.writer(text, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_ALL)
     for line in skipped:
         # A lone carriage return is not quoted by itself, though it ends a line when it is read.
-        quoting = csv.QUOTE_MINIMAL if all(map(str.isprintable, line)) else csv.QUOTE_ALL
-        csv.writer(text, delimiter="\t", lineterminator="\n", quoting=quoting).writerow(line)
+        (plain if all(map(str.isprintable, line)) else quoted).writerow(line)
     Path(path).write_text(text.getvalue(), encoding="utf-8", newline="")
 
 

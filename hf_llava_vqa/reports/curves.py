@@ -17,7 +17,7 @@ from matplotlib.typing import RcKeyType
 
 History = Sequence[Mapping[str, Any]]
 
-# matplotlib writes colours as hex numbers: each of these stands for a variable of page.html.jinja.
+# matplotlib writes colours as hex numbers: each of these stands for a variable of base.css.
 INK, RULE, SERIES = "#010101", "#020202", ("#030303", "#040404", "#050505", "#060606")
 _VARIABLES = {INK: "var(--muted)", RULE: "var(--rule)"}
 _VARIABLES |= {color: f"var(--series-{number})" for number, color in enumerate(SERIES, start=1)}

@@ -4,21 +4,18 @@ The page loads nothing: pictures and curves are inside it, there is no script, a
 fetch anything. The layout is `page.html.jinja`; every text that comes from data is escaped there.
 """
 
-import base64
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from hf_llava_vqa.images import open_image
 from hf_llava_vqa.reports.curves import History, accuracy_curve, loss_curve
+from hf_llava_vqa.reports.html import inline_picture, load_template, write_html
 from hf_llava_vqa.reports.stats import Interval
 
-THUMBNAIL = 480  # longest side in pixels: twice the width a card shows, for dense screens
 ROLE_NAMES = {
     "question_only": "Question only",
     "base": "Base model",
@@ -76,7 +73,15 @@ def write_page(
     Raises:
         ImageError: an example's image cannot be opened.
     """
-    page = _template().render(
+    template = load_template(
+        "page.html.jinja",
+        percent=lambda fraction: f"{100 * fraction:.1f}",
+        role_name=lambda role: ROLE_NAMES.get(role, role),
+        verdict=_verdict,
+    )
+    write_html(
+        path,
+        template,
         title=title,
         subtitle=subtitle,
         scores=scores,
@@ -85,22 +90,6 @@ def write_page(
         examples=[_card(example) for example in examples],
         baselines=BASELINES,
     )
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(page, encoding="utf-8")
-
-
-def _template() -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = lambda fraction: f"{100 * fraction:.1f}"
-    environment.filters["role_name"] = lambda role: ROLE_NAMES.get(role, role)
-    environment.filters["verdict"] = _verdict
-    return environment.get_template("page.html.jinja")
 
 
 def _curves(history: History, ceiling: float | None) -> dict[str, Markup]:
@@ -111,20 +100,11 @@ def _curves(history: History, ceiling: float | None) -> dict[str, Markup]:
 
 def _card(example: Example) -> dict[str, Any]:
     return {
-        "image": _inline(example["image"]),
+        "image": inline_picture(open_image(example["image"])),
         "question": example["question"],
         "answers": Counter(example["answers"]).most_common(),
         "predictions": example["predictions"],
     }
-
-
-def _inline(source: Any) -> str:
-    """Return a picture as a `data:` address, no larger than a thumbnail."""
-    image = open_image(source)
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
-    file = io.BytesIO()
-    image.save(file, format="WEBP", quality=90)
-    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode("ascii")
 
 
 def _verdict(score: float) -> str:

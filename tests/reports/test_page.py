@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from hf_llava_vqa.errors import ImageError
-from hf_llava_vqa.reports.page import THUMBNAIL, write_page
+from hf_llava_vqa.reports.html import THUMBNAIL
+from hf_llava_vqa.reports.page import write_page
 
 VOID = {"meta", "img"}
 HOSTILE = "</h3><script>alert('x')</script> \"><img src=x> &amp; {{ 1 }}"

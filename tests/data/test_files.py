@@ -13,6 +13,7 @@ from examples import png
 
 from hf_llava_vqa.data import BENCHMARKS, load_records
 from hf_llava_vqa.data.files import find_images, open_images
+from hf_llava_vqa.data.folders import LocalFolder
 from hf_llava_vqa.errors import ImageError, RecordError
 from hf_llava_vqa.images import open_image
 
@@ -132,3 +133,14 @@ def test_a_place_that_is_a_link_is_fine(tmp_path: Path) -> None:
     path = find_images(tmp_path, None, "images").locate("gqa/1.png")
     assert path is not None
     assert open_image(path).getpixel((0, 0)) == (3, 0, 0)
+
+
+def test_a_prepared_set_may_consist_of_links(tmp_path: Path) -> None:
+    """As a downloaded set lies in the cache of huggingface_hub; the name of a shard still may not lead out."""
+    (tmp_path / "blob").write_bytes(b"shard")
+    (tmp_path / "snapshot" / "data").mkdir(parents=True)
+    (tmp_path / "snapshot" / "data" / "a.parquet").symlink_to(tmp_path / "blob")
+    folder = LocalFolder(tmp_path / "snapshot")
+    assert folder.find("data/a.parquet") == (f"{tmp_path}/snapshot/data/a.parquet", 5)
+    with pytest.raises(ImageError, match="unsafe name"):
+        folder.find("../blob")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_llava_vqa.data import BENCHMARKS, load_records
-from hf_llava_vqa.data.shards import write_shards
+from hf_llava_vqa.data.preparation import write_shards
 from hf_llava_vqa.errors import ConfigError, cli
 
 

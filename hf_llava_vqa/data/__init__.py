@@ -12,8 +12,9 @@ from datasets import Dataset, IterableDataset, NamedSplit
 
 from hf_llava_vqa.data.benchmark import Benchmark
 from hf_llava_vqa.data.folders import is_on_hub
+from hf_llava_vqa.data.manifest import MANIFEST
 from hf_llava_vqa.data.row_groups import TableGroups
-from hf_llava_vqa.data.shards import MANIFEST, read_shards
+from hf_llava_vqa.data.shards import read_shards
 from hf_llava_vqa.data.trl_rows import read_trl_rows
 from hf_llava_vqa.errors import ConfigError
 from hf_llava_vqa.records import UNDECODED_FEATURES

@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from hf_llava_vqa.data.shards import write_shards
+from hf_llava_vqa.data.preparation import write_shards
 from hf_llava_vqa.records import make_dialogue, make_record
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from hf_llava_vqa.data import load_records
 from hf_llava_vqa.data.order import SetOrder
-from hf_llava_vqa.data.shards import write_shards
+from hf_llava_vqa.data.preparation import write_shards
 from hf_llava_vqa.data.streams import fingerprint, training_stream
 from hf_llava_vqa.records import make_record
 from tests.examples import question

@@ -19,8 +19,8 @@ from reading import (
 from hf_llava_vqa.collate import prompt_turns
 from hf_llava_vqa.data import load_records
 from hf_llava_vqa.data.llava_json import read
+from hf_llava_vqa.data.preparation import write_shards
 from hf_llava_vqa.data.questions import unique_ids
-from hf_llava_vqa.data.shards import write_shards
 from hf_llava_vqa.errors import ConfigError
 from hf_llava_vqa.images import open_image
 

@@ -108,7 +108,7 @@ def test_a_broken_photo_is_one_line(root, tmp_path):
     photo.write_bytes(b"no photo")
     done = prepare("vizwiz", "--root", root, "--split", "val", "--out", tmp_path / "set", home=tmp_path / "home")
     assert done.returncode == 2
-    assert done.stderr.startswith(f"error: record 'VizWiz_val_00000001.jpg': {photo}: not an image of a known format")
+    assert done.stderr.startswith(f"error: VizWiz_val_00000001.jpg: {photo}: not an image of a known format")
     assert done.stderr.count("\n") == 1
 
 

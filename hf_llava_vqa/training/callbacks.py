@@ -24,7 +24,7 @@ class CollatorEpoch(TrainerCallback):
 
 
 class StreamEpoch(TrainerCallback):
-    """Count the passes over a stream of known length, which the Trainer takes for one long epoch.
+    """Count the passes over a stream, which the Trainer takes for one long epoch, from 0 again after a resume.
 
     With `save_strategy`, `eval_strategy` or `logging_strategy` "epoch", things happen at the first step that ends in
     a new pass.

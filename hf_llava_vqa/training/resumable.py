@@ -84,8 +84,8 @@ class ResumableTrainer(SFTTrainer):
         self._heartbeat = Heartbeat(0.9 * args.ddp_timeout)
         for guard in (self._nonfinite_guard, self._stop_on_signal, self._heartbeat):
             self.add_callback(guard)
-        if isinstance(train_dataset, RecordStream):
-            self.add_callback(StreamEpoch(train_dataset.num_rows))
+        if isinstance(train_dataset, IterableDataset):
+            self.add_callback(StreamEpoch(_rows_of_a_pass(args, train_dataset)))
         self.identity = run_identity(self)
         self._first_step = self._first_row = 0  # of this call of `train`
 
@@ -279,3 +279,8 @@ def _set_max_steps(args: VqaConfig, train_dataset: Dataset | IterableDataset) ->
     if not isinstance(train_dataset, RecordStream):
         raise ConfigError("--max_steps is missing: the length of this stream is not known")
     args.max_steps = math.ceil(args.num_train_epochs * train_dataset.num_rows / global_batch(args))
+
+
+def _rows_of_a_pass(args: VqaConfig, stream: IterableDataset) -> int:
+    """Rows that count as one epoch: where they are not known, the whole run, as for the Trainer."""
+    return stream.num_rows if isinstance(stream, RecordStream) else args.max_steps * global_batch(args)

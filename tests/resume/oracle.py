@@ -9,7 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain, count, islice
+from itertools import chain, count, cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,9 @@ def surviving(run: Run, rank: int) -> list[dict[str, Any]]:
 
 
 def result(run: Run, rank: int) -> dict[str, Any]:
-    return json.loads(Path(run.folder, f"result-{rank}.json").read_text())
+    found = json.loads(Path(run.folder, f"result-{rank}.json").read_text())
+    log = {f"log entry {number}": entry for number, entry in enumerate(found.pop("log"))}
+    return {**found, **log}
 
 
 def row_names(lines: list[dict[str, Any]]) -> list[list[str]]:
@@ -82,11 +84,20 @@ def sha256(content: bytes) -> str:
 def assert_same_run(killed: Run, straight: Run, processes: int) -> None:
     """Everything that was trained, everything that decides how it would go on, and what it was trained on."""
     for rank in range(processes):
-        assert result(killed, rank) == result(straight, rank)
-        assert surviving(killed, rank) == surviving(straight, rank)
-    theirs = checkpoint_hashes(straight)
+        assert_same(result(killed, rank), result(straight, rank))
+        assert_same(
+            *({f"backward {n}": line for n, line in enumerate(surviving(run, rank))} for run in (killed, straight))
+        )
+    saved = checkpoint_hashes(straight)
     for name, files in checkpoint_hashes(killed).items():
-        assert files == theirs[name], name
+        assert_same(files, saved[name])
+
+
+def assert_same(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    missing = object()
+    names = {**ours, **theirs}
+    differing = [name for name in names if ours.get(name, missing) != theirs.get(name, missing)]
+    assert not differing, f"{differing}; first {ours.get(differing[0])}, {theirs.get(differing[0])}"
 
 
 # The order
@@ -118,9 +129,9 @@ class Rows:
 
 def micro_batches(rows: Rows, run: Run, rank: int, processes: int) -> Iterator[list[str]]:
     """The endless sequence of micro-batches of a rank: whatever the number of ranks, it deals out one order."""
-    if run.streaming:
-        mine = islice(stream_order(rows.groups), rank, None, processes)
-        yield from batched(mine, run.rows)
+    if run.source != "map-style":
+        order = stream_order(rows.groups) if run.source == "stream" else cycle(rows.names)
+        yield from batched(islice(order, rank, None, processes), run.rows)
     for epoch in count():
         in_order = [rows.names[index] for index in sampler_order(len(rows.names), epoch)]
         dealt = list(batched(in_order, run.rows))
@@ -150,7 +161,7 @@ def sampler_order(rows: int, epoch: int) -> list[int]:
 
 def micro_batches_of_steps(run: Run, rows: int, processes: int) -> list[int]:
     """How many micro-batches each optimizer step takes: the last one of a pass over a data set takes what is left."""
-    if run.streaming:
+    if run.source != "map-style":
         return [run.accumulation] * run.max_steps
     in_pass = -(-rows // (run.rows * processes))
     of_pass = [len(step) for step in batched(range(in_pass), run.accumulation)]

@@ -56,7 +56,7 @@ MakeRun = Callable[..., Run]
 def make_run(tmp_path_factory: pytest.TempPathFactory, tiny_llava: Path, data: Path) -> MakeRun:
     def make(name: str, **changes: object) -> Run:
         folder = str(tmp_path_factory.mktemp("runs") / name)
-        run = Run(folder=folder, model=str(tiny_llava), data=str(data), streaming=True, accumulation=2, rows=1)
+        run = Run(folder=folder, model=str(tiny_llava), data=str(data), source="stream", accumulation=2, rows=1)
         return replace(run, max_steps=16, **changes)
 
     return make
@@ -72,7 +72,7 @@ def straight(zygote: Zygote, make_run: MakeRun) -> Run:
 
 @pytest.fixture(scope="module")
 def straight_ddp(zygote: Zygote, make_run: MakeRun) -> Run:
-    run = make_run("straight", streaming=False)
+    run = make_run("straight", source="map-style")
     attempts(zygote, run, 2, ())
     return run
 
@@ -95,7 +95,7 @@ def test_killed_at_a_point(zygote: Zygote, straight: Run, make_run: MakeRun, kil
 
 @pytest.mark.parametrize(("kill", "whole"), ONE_RANK_POINTS.values(), ids=list(ONE_RANK_POINTS))
 def test_one_rank_killed(zygote: Zygote, straight_ddp: Run, make_run: MakeRun, kill: Kill, whole: int) -> None:
-    killed = make_run("killed", streaming=False, save_total_limit=2)
+    killed = make_run("killed", source="map-style", save_total_limit=2)
     attempts(zygote, killed, 2, (kill,))
     assert_resumed_from(killed, whole)
     assert_same_run(killed, straight_ddp, 2)
@@ -129,9 +129,9 @@ def spoil(checkpoint: Path, damage: str) -> None:
             (checkpoint / "MANIFEST.json").unlink()
 
 
-@pytest.mark.parametrize("streaming", [False, True], ids=["map-style", "stream"])
-def test_a_finished_run_is_not_trained_further(zygote: Zygote, make_run: MakeRun, streaming: bool) -> None:
-    run = make_run("finished", streaming=streaming)
+@pytest.mark.parametrize("source", ["map-style", "stream"])
+def test_a_finished_run_is_not_trained_further(zygote: Zygote, make_run: MakeRun, source: str) -> None:
+    run = make_run("finished", source=source)
     attempts(zygote, run, 1, ())
     before = checkpoint_hashes(run), journal(run, "consumed", 0)
     attempts(zygote, run, 1, (), first=1)

@@ -57,14 +57,13 @@ def test_twenty_random_kills(
 
 def configurations(folder: Path, model: Path, data: Path) -> Iterator[tuple[str, Run, int]]:
     """Name, run and number of processes of everything that the matrix of the resume tests has."""
-    for streaming, workers, processes, accumulation in product((False, True), (0, 2), (1, 2), (1, 2)):
-        kind = "stream" if streaming else "map-style"
-        name = f"{kind}, {workers} workers, {processes} ranks, accumulation {accumulation}"
+    for source, workers, processes, accumulation in product(("map-style", "stream"), (0, 2), (1, 2), (1, 2)):
+        name = f"{source}, {workers} workers, {processes} ranks, accumulation {accumulation}"
         run = Run(
             folder=str(folder / name),
             model=str(model),
             data=str(data),
-            streaming=streaming,
+            source=source,
             workers=workers,
             accumulation=accumulation,
             rows=2 // processes,

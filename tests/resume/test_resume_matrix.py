@@ -1,11 +1,21 @@
 """A run that is killed in every pass and resumed equals the run that was left alone, bit for bit on the CPU."""
 
 from dataclasses import replace
+from itertools import islice, product
 from pathlib import Path
 from signal import SIGINT, SIGTERM
 
 import pytest
-from oracle import Rows, assert_nothing_seen_was_decoded, assert_read_in_order, assert_same_run, journal, surviving
+from oracle import (
+    Rows,
+    assert_nothing_seen_was_decoded,
+    assert_read_in_order,
+    assert_same_run,
+    journal,
+    micro_batches,
+    row_names,
+    surviving,
+)
 from runs import Zygote, attempts
 from training_run import Kill, Run
 
@@ -15,17 +25,18 @@ STEPS = {1: 26, 2: 14}  # three passes
 SAVE_STEPS = {1: 3, 2: 2}
 
 
-@pytest.mark.parametrize("accumulation", [1, 2], ids=["", "accumulation 2"])
-@pytest.mark.parametrize("processes", [1, 2], ids=["1 process", "ddp"])
-@pytest.mark.parametrize("workers", [0, 2], ids=["no workers", "2 workers"])
-@pytest.mark.parametrize("streaming", [False, True], ids=["map-style", "stream"])
+MATRIX = list(product(("map-style", "stream"), (0, 2), (1, 2), (1, 2)))
+OTHERS = [("mixture", 2, 2, 2), ("other stream", 2, 1, 2), ("other stream", 0, 2, 1)]
+
+
+@pytest.mark.parametrize(("source", "workers", "processes", "accumulation"), MATRIX + OTHERS)
 def test_killed_and_resumed_equals_uninterrupted(
     *,
     zygote: Zygote,
     tmp_path: Path,
     tiny_llava: Path,
     data: Path,
-    streaming: bool,
+    source: str,
     workers: int,
     processes: int,
     accumulation: int,
@@ -34,7 +45,7 @@ def test_killed_and_resumed_equals_uninterrupted(
         folder=str(tmp_path / "straight"),
         model=str(tiny_llava),
         data=str(data),
-        streaming=streaming,
+        source=source,
         workers=workers,
         accumulation=accumulation,
         rows=2 // processes,
@@ -45,12 +56,14 @@ def test_killed_and_resumed_equals_uninterrupted(
     attempts(zygote, straight, processes, ())
     attempts(zygote, killed, processes, tuple(map(Kill, KILLED_IN[accumulation])))
 
-    rows = Rows.of(data)
     saved = [step // SAVE_STEPS[accumulation] * SAVE_STEPS[accumulation] for step in KILLED_IN[accumulation]]
     assert [start["step"] for start in journal(killed, "started", 0)] == [0, *saved]
     assert_same_run(killed, straight, processes)
-    assert_read_in_order(straight, rows, processes)
-    assert_nothing_seen_was_decoded(killed, rows, processes)
+    if source != "mixture":  # its order is tested beside the code that makes it
+        rows = Rows.of(data)
+        assert {step * 2 * accumulation // len(rows.names) for step in KILLED_IN[accumulation]} >= {0, 1, 2}
+        assert_read_in_order(straight, rows, processes)
+        assert_nothing_seen_was_decoded(killed, rows, processes)
 
 
 @pytest.mark.parametrize("processes", [1, 2], ids=["1 process", "ddp"])
@@ -61,7 +74,7 @@ def test_with_evaluation_and_the_best_checkpoint(
         folder=str(tmp_path / "straight"),
         model=str(tiny_llava),
         data=str(data),
-        streaming=True,
+        source="stream",
         rows=2 // processes,
         max_steps=14,
         evaluating=True,
@@ -76,16 +89,16 @@ def test_with_evaluation_and_the_best_checkpoint(
 
 @pytest.mark.parametrize("number", [SIGTERM, SIGINT])
 @pytest.mark.parametrize("processes", [1, 2], ids=["1 process", "ddp"])
-@pytest.mark.parametrize("streaming", [False, True], ids=["map-style", "stream"])
+@pytest.mark.parametrize("source", ["map-style", "stream"])
 def test_stopped_by_a_signal_and_resumed(
-    *, zygote: Zygote, tmp_path: Path, tiny_llava: Path, data: Path, streaming: bool, processes: int, number: int
+    *, zygote: Zygote, tmp_path: Path, tiny_llava: Path, data: Path, source: str, processes: int, number: int
 ) -> None:
     """One rank is told; all stop after the step with its checkpoint, and no step is done twice."""
     straight = Run(
         folder=str(tmp_path / "straight"),
         model=str(tiny_llava),
         data=str(data),
-        streaming=streaming,
+        source=source,
         accumulation=2,
         rows=2 // processes,
         max_steps=12,
@@ -97,3 +110,35 @@ def test_stopped_by_a_signal_and_resumed(
     assert [start["step"] for start in journal(stopped, "started", 0)] == [0, 3, 7]
     assert len(journal(stopped, "consumed", 0)) == len(surviving(straight, 0))
     assert_same_run(stopped, straight, processes)
+
+
+@pytest.mark.parametrize("after", [1, 2], ids=["2 ranks, then 1", "1 rank, then 2"])
+@pytest.mark.parametrize("source", ["map-style", "stream"])
+def test_another_number_of_ranks_goes_on_in_the_same_order(
+    *, zygote: Zygote, tmp_path: Path, tiny_llava: Path, data: Path, source: str, after: int
+) -> None:
+    """The rows go on where they were; the ranks' random states do not, so the weights differ from here on."""
+    before = 3 - after
+    run = Run(folder=str(tmp_path / "run"), model=str(tiny_llava), data=str(data), source=source, rows=2 // before)
+    attempts(zygote, run, before, (Kill(10),), to_the_end=False)
+    changed = replace(run, rows=2 // after)
+    attempts(zygote, changed, after, (), first=1)
+    for rank in range(after):
+        assert journal(changed, "started", rank)[-1]["step"] == 9
+        lines = [line for line in journal(changed, "consumed", rank) if line["attempt"] == 1]
+        expected = micro_batches(Rows.of(data), changed, rank, after)
+        assert row_names(lines) == list(islice(expected, 9, run.max_steps))
+
+
+@pytest.mark.parametrize("source", ["map-style", "stream"])
+def test_another_number_of_loader_workers_changes_nothing(
+    zygote: Zygote, tmp_path: Path, tiny_llava: Path, data: Path, source: str
+) -> None:
+    straight = Run(folder=str(tmp_path / "straight"), model=str(tiny_llava), data=str(data), source=source)
+    killed = replace(straight, folder=str(tmp_path / "killed"))
+    attempts(zygote, straight, 1, ())
+    attempts(zygote, replace(killed, workers=2), 1, (Kill(7),), to_the_end=False)
+    attempts(zygote, replace(killed, workers=1), 1, (Kill(17),), first=1, to_the_end=False)
+    attempts(zygote, killed, 1, (), first=2)
+    assert [start["step"] for start in journal(killed, "started", 0)] == [0, 6, 15]
+    assert_same_run(killed, straight, 1)

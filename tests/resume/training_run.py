@@ -20,16 +20,19 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 from unittest import mock
 
 import numpy as np
 import torch
+from datasets import Dataset, IterableDataset
 from transformers import TrainerCallback
 from trl import ModelConfig
 
 from hf_llava_vqa import load_records
+from hf_llava_vqa.data.streams import mix_streams
 from hf_llava_vqa.models.adapters import lora_config
 from hf_llava_vqa.models.loading import training_model, training_processor
 from hf_llava_vqa.training import VqaConfig, VqaTrainer
@@ -62,7 +65,7 @@ class Run:
     folder: str
     model: str
     data: str
-    streaming: bool = False
+    source: str = "map-style"  # or "stream", "mixture", "other stream"
     workers: int = 0
     accumulation: int = 1
     rows: int = 2  # per process and micro-batch
@@ -174,7 +177,7 @@ def make_trainer(run: Run, journal: Journal) -> JournallingTrainer:
     trainer = JournallingTrainer(
         training_model(model_args),
         config,
-        train_dataset=load_records("parquet", path=run.data, split="train", streaming=run.streaming),
+        train_dataset=training_data(run),
         eval_dataset=load_records("parquet", path=run.data, split="train").select(range(5)),
         processing_class=training_processor(model_args),
         peft_config=lora_config(model_args),
@@ -182,6 +185,20 @@ def make_trainer(run: Run, journal: Journal) -> JournallingTrainer:
     )
     trainer.journal = journal
     return trainer
+
+
+def training_data(run: Run) -> Dataset | IterableDataset:
+    records = partial(load_records, "parquet", path=run.data)
+    match run.source:
+        case "map-style":
+            return records(split="train")
+        case "stream":
+            return records(split="train", streaming=True)
+        case "mixture":
+            return mix_streams([records(split=split, streaming=True) for split in ("train", "more")], [3, 1])
+        case "other stream":
+            return records(split="train").to_iterable_dataset()
+    raise ValueError(run.source)
 
 
 # The trap

@@ -1,4 +1,4 @@
-"""What the HTML pages share: templates that escape every text, the style of `base.css`, and pictures inside the page."""
+"""What HTML pages share: templates that escape every text, the style of `base.css`, and pictures inside the page."""
 
 import base64
 import io

@@ -13,11 +13,10 @@ On eight A100s, with the files as VizWiz publishes them:
 
 from itertools import islice
 
-from hf_llava_vqa.data import load_folders
 from hf_llava_vqa.errors import cli
 from hf_llava_vqa.models.adapters import lora_config
 from hf_llava_vqa.models.loading import training_model, training_processor
-from hf_llava_vqa.training import VqaTrainer, parse_recipe_args, training_collator
+from hf_llava_vqa.training import VqaTrainer, load_training_data, parse_recipe_args, training_collator
 from hf_llava_vqa.training.training_recipe import save_training_recipe
 
 
@@ -26,16 +25,7 @@ def main() -> None:
     data_args, config, model_args = parse_recipe_args()
 
     # Data first: a mistake there should cost seconds, not the time to load a model.
-    source, folders = data_args.source, data_args.data_dir
-    train = load_folders(
-        source, folders, split=data_args.train_split, streaming=data_args.streaming, weights=data_args.data_weights
-    )
-    held_out = (
-        load_folders(source, folders and folders[:1], split=data_args.eval_split) if data_args.eval_split else None
-    )
-    if held_out is not None and data_args.eval_limit is not None:
-        held_out = held_out.select(range(min(data_args.eval_limit, len(held_out))))
-
+    train, held_out = load_training_data(data_args)
     processor = training_processor(model_args, image_aspect=config.image_aspect, template=config.template)
     collator = training_collator(config, processor)
     collator(list(islice(train, config.per_device_train_batch_size)))  # a first batch, to see that one can be made
@@ -53,11 +43,11 @@ def main() -> None:
 
     trainer.save_model()
     trainer.save_state()
-    trainer.create_model_card(dataset_name=source)
+    trainer.create_model_card(dataset_name=data_args.source)
     if trainer.is_world_process_zero():
         save_training_recipe(trainer, config.output_dir)
     if config.push_to_hub:
-        trainer.push_to_hub(dataset_name=source)
+        trainer.push_to_hub(dataset_name=data_args.source)
 
 
 if __name__ == "__main__":

@@ -101,11 +101,12 @@ def _table(records: Iterator[dict[str, Any]]) -> pa.Table:
 
 
 def load_folder(
-    source: str, folder: str | Path | None, *, split: str | None, streaming: bool = False
+    source: str, folder: str | Path | None, *, split: str | None, streaming: bool = False, follow_symlinks: bool = False
 ) -> Dataset | IterableDataset:
     """Load a split from one folder, be it the source's files as published or a prepared set; recipes and scripts do.
 
-    A prepared set may lie on the Hub, `hf://datasets/USER/NAME[@REVISION]`. Raises as `load_records`.
+    A prepared set may lie on the Hub, `hf://datasets/USER/NAME[@REVISION]`. For files as published, `follow_symlinks`
+    allows links in folders of images that lead out of them. Raises as `load_records`.
     """
     if folder is None:
         return load_records(source, split=split, streaming=streaming)
@@ -113,7 +114,8 @@ def load_folder(
         return load_records(source, split=split, streaming=streaming, path=folder)
     if is_on_hub(folder) or (Path(folder) / MANIFEST).is_file():
         return load_records("parquet", split=split, streaming=streaming, path=folder)
-    return load_records(source, split=split, streaming=streaming, root=folder)
+    links = {"follow_symlinks": True} if follow_symlinks else {}
+    return load_records(source, split=split, streaming=streaming, root=folder, **links)
 
 
 def load_folders(
@@ -123,6 +125,7 @@ def load_folders(
     split: str | None,
     streaming: bool = False,
     weights: Sequence[float] | None = None,
+    follow_symlinks: bool = False,
 ) -> Dataset | IterableDataset:
     """Load a split from one folder, or the weighted mixture of several, which is a stream.
 
@@ -132,6 +135,7 @@ def load_folders(
         split: the same of all folders.
         streaming: needed for more than one folder.
         weights: one a folder; by default as many as it has rows, so that all rows come equally often.
+        follow_symlinks: as in `load_folder`.
 
     Raises:
         ConfigError: several folders without streaming, weights that do not fit; and as `load_folder`.
@@ -139,12 +143,15 @@ def load_folders(
     if folders is None or len(folders) == 1:
         if weights is not None:
             raise ConfigError("weights are for a mixture of several folders; leave them out")
-        return load_folder(source, folders and folders[0], split=split, streaming=streaming)
+        folder = folders[0] if folders else None
+        return load_folder(source, folder, split=split, streaming=streaming, follow_symlinks=follow_symlinks)
     if not streaming:
         raise ConfigError("several folders are read as a mixture, and a mixture is a stream: add --streaming True")
     from hf_llava_vqa.data.streams import mix_streams  # imports torch, which a data set does without
 
-    streams = [load_folder(source, folder, split=split, streaming=True) for folder in folders]
+    streams = [
+        load_folder(source, folder, split=split, streaming=True, follow_symlinks=follow_symlinks) for folder in folders
+    ]
     return mix_streams(streams, weights or [stream.num_rows for stream in streams])
 
 

@@ -1,6 +1,7 @@
 """Training: configuration, the trainer, its callbacks and what a checkpoint holds."""
 
 from hf_llava_vqa.training.config import DataArguments, VqaConfig, parse_recipe_args
+from hf_llava_vqa.training.data import load_training_data
 from hf_llava_vqa.training.trainer import VqaTrainer, training_collator
 
-__all__ = ["DataArguments", "VqaConfig", "VqaTrainer", "parse_recipe_args", "training_collator"]
+__all__ = ["DataArguments", "VqaConfig", "VqaTrainer", "load_training_data", "parse_recipe_args", "training_collator"]

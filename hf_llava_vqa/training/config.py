@@ -40,6 +40,12 @@ class DataArguments:
     eval_split: str | None = field(default=None, metadata={"help": "Split to evaluate on; none if not given."})
     eval_limit: int | None = field(default=None, metadata={"help": "Evaluate on the first so many images only."})
     streaming: bool = field(default=False, metadata={"help": "Read the training split as a stream."})
+    skip_list: str | None = field(
+        default=None, metadata={"help": "Records to leave out, as scripts/inspect_data.py lists them; not for streams."}
+    )
+    follow_symlinks: bool = field(
+        default=False, metadata={"help": "Allow links in folders of images that lead out of them."}
+    )
 
     def __post_init__(self) -> None:
         if isinstance(self.data_dir, str):  # a configuration file may name one folder as it is
@@ -73,13 +79,6 @@ class VqaConfig(SFTConfig):
     image_aspect: str = field(
         default="pad",
         metadata={"help": "Pad photos to a square, or crop their centre.", "choices": list(IMAGE_ASPECTS)},
-    )
-    group_by_modality_length: bool = field(
-        default=False,
-        metadata={
-            "help": "Steps of pictures only or of text only, in batches of similar length, as LLaVA orders its "
-            "instruction mix. Not for streams."
-        },
     )
     image_augmentation: str = field(
         default="none",
@@ -121,6 +120,11 @@ class VqaConfig(SFTConfig):
         for flag in ("max_questions_per_row", "eval_max_new_tokens"):
             if getattr(self, flag) < 1:
                 raise ConfigError(f"--{flag} is {getattr(self, flag)}; it must be at least 1")
+        if self.on_bad_image == "replace" and self.per_device_train_batch_size == 1:
+            raise ConfigError(
+                "--on_bad_image replace takes another record of the batch: raise --per_device_train_batch_size above "
+                "1, or use skip"
+            )
         if self.dataloader_persistent_workers and (self.answer_target == "sample" or self.image_augmentation != "none"):
             raise ConfigError(
                 "--dataloader_persistent_workers: leave it off with --answer_target sample and --image_augmentation, "

@@ -6,7 +6,7 @@ It overrides, each for one reason:
 - `set_initial_training_values`: a run that has made all its steps makes no more;
 - `get_train_dataloader`: streams in an exact order, from any row on;
 - `_save_checkpoint`: whole or not at all;
-- `_push_from_checkpoint`: what is published comes from a whole checkpoint, without pickles.
+- `_push_from_checkpoint`, `push_to_hub`: the model of a whole checkpoint is published, without pickles and logs.
 """
 
 import math
@@ -270,6 +270,37 @@ class ResumableTrainer(SFTTrainer):
             name = "last-checkpoint" if strategy == HubStrategy.CHECKPOINT else Path(checkpoint_folder).name
             jobs.append(upload(commit_message=f"{message}, checkpoint", path_in_repo=name))
         self.push_in_progress = PushInProgress([*running, *jobs])
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        **card: Any,
+    ) -> Any:
+        """Save and upload the model, its card and its recipe; `card` is for `create_model_card`.
+
+        The Trainer's own uploads whatever else lies in the output folder: logs name files and hosts of this machine.
+        """
+        token = token or self.args.hub_token
+        if self.hub_model_id is None:
+            self.init_hf_repo(token=token)
+        self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
+            return None
+        self.create_model_card(**card)
+        self._finish_current_push()
+        return HfApi().upload_folder(
+            repo_id=self.hub_model_id,
+            folder_path=self.args.output_dir,
+            commit_message=commit_message,
+            token=token,
+            revision=revision or self.args.hub_revision,
+            run_as_future=not blocking,
+            allow_patterns=PUBLISHED,
+            ignore_patterns="*/*",
+        )
 
 
 def _set_max_steps(args: VqaConfig, train_dataset: Dataset | IterableDataset) -> None:

@@ -3,7 +3,7 @@
 It overrides, each for one reason:
 
 - `_set_signature_columns_if_needed`: our records reach the collator;
-- `_get_train_sampler`: rows grouped as LLaVA groups its instruction mix, if that is asked for;
+- `_get_train_sampler`: rows grouped by length are grouped by modality too, as LLaVA groups its instruction mix;
 - `_get_num_items_in_batch`, `compute_loss`: answer weights and the tree mask;
 - `get_eval_dataloader`: data that are measured are the same at every step;
 - `evaluation_loop`: the task's metric beside the loss, in time for loggers, early stopping and the best checkpoint;
@@ -49,7 +49,7 @@ from hf_llava_vqa.training.guards import WatchedCollator
 from hf_llava_vqa.training.model_card import write_model_card
 from hf_llava_vqa.training.portable import make_portable
 from hf_llava_vqa.training.resumable import ResumableTrainer
-from hf_llava_vqa.training.sampling import ModalityGroupedSampler, words_and_pictures
+from hf_llava_vqa.training.sampling import grouped_sampler
 
 RECORD_COLUMNS = ["image_id", "images", "source", "dialogues", "image", "messages", "prompt", "completion"]
 
@@ -88,8 +88,10 @@ class VqaTrainer(ResumableTrainer):
         **kwargs: Any,
     ) -> None:
         check_attention(model.config.get_text_config()._attn_implementation)
-        if args.group_by_modality_length and isinstance(train_dataset, IterableDataset):
-            raise ConfigError("--group_by_modality_length cannot reorder a stream; leave out --streaming, or the flag")
+        if args.train_sampling_strategy != "random" and isinstance(train_dataset, IterableDataset):
+            raise ConfigError(
+                f"--train_sampling_strategy {args.train_sampling_strategy} cannot reorder a stream; use random"
+            )
         collator = data_collator or training_collator(args, processing_class)
         self._eval_collator = collator.for_evaluation()
         super().__init__(
@@ -117,13 +119,12 @@ class VqaTrainer(ResumableTrainer):
             self._signature_columns = RECORD_COLUMNS
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
-        """TRL's, or rows grouped by whether they have a picture and by length."""
-        if not self.args.group_by_modality_length:
+        """TRL's, but "group_by_length" groups as LLaVA does: the Trainer's own knows no pictures."""
+        if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(train_dataset)
-        lengths, has_image = words_and_pictures(self.train_dataset)
-        return ModalityGroupedSampler(
-            lengths,
-            has_image,
+        return grouped_sampler(
+            self.train_dataset,  # the argument has lost the columns that no collator reads
+            length_column=self.args.length_column_name,
             batch_size=self.args.per_device_train_batch_size,
             batches=self.args.gradient_accumulation_steps * self.args.world_size,
             seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,

@@ -7,6 +7,7 @@ from typing import Any
 import examples
 import pytest
 from datasets import Dataset
+from huggingface_hub.utils import filter_repo_objects
 from peft import LoraConfig
 from transformers.utils.hub import PushInProgress
 
@@ -95,6 +96,24 @@ def test_what_is_published_comes_from_a_whole_checkpoint_without_pickles(
             assert file.suffix in (".safetensors", ".json", ".jinja", ".md", ".model")
         assert b"hf_x" not in file.read_bytes()
     assert (tmp_path / "checkpoint-1" / "adapter_model.safetensors").match(published["allow_patterns"][0])
+
+
+def test_the_final_push_leaves_out_what_names_this_machine(tmp_path, tiny_llava, records, monkeypatch) -> None:
+    trainer = make_trainer(tmp_path, tiny_llava, records, max_steps=1, save_strategy="no", hub_token="hf_x")
+    uploads: list[dict[str, Any]] = []
+    monkeypatch.setattr("huggingface_hub.HfApi.upload_folder", lambda self, **options: uploads.append(options))
+    trainer.hub_model_id = "me/adapter"
+    trainer.train()
+    for name in ("bad_images.jsonl", "nonfinite.jsonl", "checkpoint-1/optimizer.pt", "eval/predictions.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("/home/me")
+    trainer.push_to_hub(dataset_name="vizwiz")
+    (upload,) = uploads
+    files = [file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*") if file.is_file()]
+    patterns = {name: upload[name] for name in ("allow_patterns", "ignore_patterns")}
+    sent = set(filter_repo_objects(files, **patterns))
+    assert {"adapter_model.safetensors", "README.md", "chat_template.jinja"} <= sent
+    assert all("/home/me" not in (tmp_path / name).read_text(errors="replace") for name in sent)
 
 
 @pytest.mark.parametrize(

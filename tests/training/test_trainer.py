@@ -202,7 +202,7 @@ def test_rows_are_grouped_by_modality_anew_in_each_epoch(tmp_path, tiny_llava, r
     mixed = Dataset.from_list([*records, *text], features=UNDECODED_FEATURES)
     trainer = make_trainer(
         *(tmp_path, tiny_llava, mixed),
-        **{"group_by_modality_length": True, "per_device_train_batch_size": 2, "eval_strategy": "no"},
+        **{"train_sampling_strategy": "group_by_length", "per_device_train_batch_size": 2, "eval_strategy": "no"},
         **{"max_steps": -1, "num_train_epochs": 2},
     )
     collate, batches = trainer.data_collator, []
@@ -217,8 +217,8 @@ def test_rows_are_grouped_by_modality_anew_in_each_epoch(tmp_path, tiny_llava, r
 
 
 def test_a_stream_cannot_be_grouped(tmp_path, tiny_llava, records) -> None:
-    with pytest.raises(ConfigError, match="--group_by_modality_length cannot reorder a stream"):
-        make_trainer(tmp_path, tiny_llava, records.to_iterable_dataset(), group_by_modality_length=True)
+    with pytest.raises(ConfigError, match="--train_sampling_strategy group_by_length cannot"):
+        make_trainer(tmp_path, tiny_llava, records.to_iterable_dataset(), train_sampling_strategy="group_by_length")
 
 
 def test_a_step_whose_pictures_are_all_bad_changes_nothing(tmp_path, tiny_llava, records) -> None:

@@ -11,7 +11,6 @@ It overrides, each for one reason:
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from signal import Signals
 from typing import Any
@@ -19,7 +18,6 @@ from typing import Any
 import torch
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset, IterableDataset
-from huggingface_hub import HfApi
 from safetensors import SafetensorError
 from torch.utils.data import DataLoader
 from transformers.trainer import TRAINER_STATE_NAME
@@ -48,7 +46,7 @@ from hf_llava_vqa.training.guards import (
     check_output_folder,
     checkpoint_bytes,
 )
-from hf_llava_vqa.training.portable import PUBLISHED
+from hf_llava_vqa.training.publishing import upload_checkpoint, upload_model
 from hf_llava_vqa.training.resume import check_same_run, choose_checkpoint
 from hf_llava_vqa.training.training_recipe import (
     global_batch,
@@ -250,25 +248,13 @@ class ResumableTrainer(SFTTrainer):
 
         The Trainer's own would first pickle its arguments, the Hub token among them, into what it uploads.
         """
-        strategy = self.args.hub_strategy
-        if not self.is_world_process_zero() or strategy == HubStrategy.END:
+        if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END:
             return
         running = self.push_in_progress.jobs if self.push_in_progress and not self.push_in_progress.is_done() else []
         if running and not self.args.hub_always_push:
             return
-        upload = partial(
-            HfApi().upload_folder,
-            repo_id=self.hub_model_id,
-            folder_path=checkpoint_folder,
-            token=self.args.hub_token,
-            revision=self.args.hub_revision,
-            run_as_future=True,
-        )
         message = f"Training in progress, step {self.state.global_step}"
-        jobs = [upload(commit_message=message, allow_patterns=PUBLISHED)]
-        if strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
-            name = "last-checkpoint" if strategy == HubStrategy.CHECKPOINT else Path(checkpoint_folder).name
-            jobs.append(upload(commit_message=f"{message}, checkpoint", path_in_repo=name))
+        jobs = upload_checkpoint(self, Path(checkpoint_folder), message)
         self.push_in_progress = PushInProgress([*running, *jobs])
 
     def push_to_hub(
@@ -283,7 +269,6 @@ class ResumableTrainer(SFTTrainer):
 
         The Trainer's own uploads whatever else lies in the output folder: logs name files and hosts of this machine.
         """
-        token = token or self.args.hub_token
         if self.hub_model_id is None:
             self.init_hf_repo(token=token)
         self.save_model(_internal_call=True)
@@ -291,16 +276,8 @@ class ResumableTrainer(SFTTrainer):
             return None
         self.create_model_card(**card)
         self._finish_current_push()
-        return HfApi().upload_folder(
-            repo_id=self.hub_model_id,
-            folder_path=self.args.output_dir,
-            commit_message=commit_message,
-            token=token,
-            revision=revision or self.args.hub_revision,
-            run_as_future=not blocking,
-            allow_patterns=PUBLISHED,
-            ignore_patterns="*/*",
-        )
+        given = {name: value for name, value in (("token", token), ("revision", revision)) if value is not None}
+        return upload_model(self, self.args.output_dir, commit_message, run_as_future=not blocking, **given)
 
 
 def _set_max_steps(args: VqaConfig, train_dataset: Dataset | IterableDataset) -> None:

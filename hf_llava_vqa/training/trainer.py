@@ -47,7 +47,7 @@ from hf_llava_vqa.training.callbacks import CollatorEpoch, StartUpReport
 from hf_llava_vqa.training.config import VqaConfig, check_attention
 from hf_llava_vqa.training.guards import WatchedCollator
 from hf_llava_vqa.training.model_card import write_model_card
-from hf_llava_vqa.training.portable import make_portable
+from hf_llava_vqa.training.publishing import make_portable
 from hf_llava_vqa.training.resumable import ResumableTrainer
 from hf_llava_vqa.training.sampling import grouped_sampler
 

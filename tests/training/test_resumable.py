@@ -89,7 +89,7 @@ def test_what_is_published_comes_from_a_whole_checkpoint_without_pickles(
     monkeypatch.setattr(trainer, "_finish_current_push", lambda: None)
     trainer.train()
     published, resumable = uploads
-    assert published["folder_path"] == resumable["folder_path"] == str(tmp_path / "checkpoint-1")
+    assert published["folder_path"] == resumable["folder_path"] == tmp_path / "checkpoint-1"
     assert resumable["path_in_repo"] == "last-checkpoint"
     for file in (tmp_path / "checkpoint-1").iterdir():
         if any(file.match(pattern) for pattern in published["allow_patterns"]):

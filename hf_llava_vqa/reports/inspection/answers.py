@@ -66,10 +66,11 @@ class AnswerTally:
 
 
 class _Losses:
-    """Answers that do not get from one scorer what the people who gave them agree on."""
+    """Answers that get less from one scorer than from a fair one, which reads answers as it reads predictions."""
 
     def __init__(self, rules: Variant) -> None:
         self.rules = rules
+        self.fair = Variant(rules.read_prediction, rules.read_prediction, divisor=rules.divisor)
         self.questions = 0
         self.questions_lost = 0
         self.texts: Counter[str] = Counter()
@@ -86,11 +87,9 @@ class _Losses:
         return lost
 
     def _loses(self, text: str, given: Sequence[str]) -> bool:
-        """Whether the text as a prediction is read as nothing, or matches fewer of the answers than it should: those
-        that would be read like it if they were predictions."""
-        prediction, answers = self.rules.read(text, given)
-        alike = sum(self.rules.read_prediction(answer) == self.rules.read_prediction(text) for answer in given)
-        return not prediction or answers.count(prediction) < alike
+        """Whether the text as a prediction is read as nothing, or scores less than with the fair scorer."""
+        read, _ = self.rules.read(text, given)
+        return not read or self.rules.accuracy(text, given) < self.fair.accuracy(text, given)
 
     def findings(self) -> dict[str, Any]:
         shown = sorted(self.texts.items(), key=lambda item: (-item[1], item[0]))[:EXAMPLES]

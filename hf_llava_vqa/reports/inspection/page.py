@@ -1,15 +1,18 @@
 """An inspection as one self-contained HTML page. The layout is `inspection.html.jinja`; every text is escaped there."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from PIL import Image
 
 from hf_llava_vqa.augmentation import augment
 from hf_llava_vqa.images import open_image
 from hf_llava_vqa.records import Record
 from hf_llava_vqa.reports.html import inline_picture, load_template, write_html
-from hf_llava_vqa.reports.inspection.numbers import Distribution
+from hf_llava_vqa.reports.inspection.figures import figures_of
 from hf_llava_vqa.reports.inspection.pictures import PROBLEMS, TINY
 from hf_llava_vqa.reports.inspection.report import Inspection
 
@@ -36,25 +39,6 @@ class Entry(NamedTuple):
     reason: str
 
 
-class Bar(NamedTuple):
-    """One bar of a figure."""
-
-    label: str
-    number: int
-    share: float  # of the longest bar, 0 to 1
-
-
-class Figure(NamedTuple):
-    """A distribution: `columns` stand side by side from `low` to `high`, `lines` lie below each other with labels."""
-
-    title: str
-    note: str
-    kind: str
-    bars: list[Bar]
-    low: str = ""
-    high: str = ""
-
-
 def write_inspection_page(path: str | Path, inspection: Inspection, *, augmentation: str, side: int) -> None:
     """Write the page, with its folder if need be.
 
@@ -69,7 +53,7 @@ def write_inspection_page(path: str | Path, inspection: Inspection, *, augmentat
         path,
         load_template("inspection/inspection.html.jinja"),
         title=f"What is in {report['source']}",
-        subtitle=f"{' and '.join(splits)}: {_total(splits, 'records')} records, {_questions(splits)} questions",
+        subtitle=_subtitle(splits),
         split_names=list(splits),
         facts=list(_facts(report)),
         left_out=_left_out(report),
@@ -79,7 +63,7 @@ def write_inspection_page(path: str | Path, inspection: Inspection, *, augmentat
         splits=[
             {
                 "name": name,
-                "figures": list(_figures(split)),
+                "figures": list(figures_of(split)),
                 "answers": split["answers"],
                 "cards": list(map(_card, inspection.samples[name])),
             }
@@ -89,12 +73,10 @@ def write_inspection_page(path: str | Path, inspection: Inspection, *, augmentat
     )
 
 
-def _total(splits: Mapping[str, Any], key: str) -> str:
-    return f"{sum(split[key] for split in splits.values()):,}"
-
-
-def _questions(splits: Mapping[str, Any]) -> str:
-    return f"{sum(split['answers']['questions'] for split in splits.values()):,}"
+def _subtitle(splits: Mapping[str, Any]) -> str:
+    records = sum(split["records"] for split in splits.values())
+    questions = sum(split["answers"]["questions"] for split in splits.values())
+    return f"{' and '.join(splits)}: {records:,} records, {questions:,} questions"
 
 
 def _facts(report: Mapping[str, Any]) -> Iterator[Fact]:
@@ -160,44 +142,6 @@ def _untrainable(name: str, split: Mapping[str, Any]) -> list[Entry]:
     return [Entry(entry["image_id"], name, "not trainable", entry["reason"]) for entry in entries]
 
 
-def _figures(split: Mapping[str, Any]) -> Iterator[Figure]:
-    answers, pictures, tokens = split["answers"], split["pictures"], split["tokens"]
-    if answers["top"]:
-        note = f"{answers['distinct']:,} different ones among {answers['answers']:,}; as VizWiz reads them"
-        yield Figure("Most frequent answers", note, "lines", _bars(answers["top"]))
-    for name, title in (
-        ("questions_per_image", "Questions per record"),
-        ("answers_per_question", "Answers per question"),
-    ):
-        if answers[name]:
-            yield Figure(title, "", "lines", _bars(answers[name].items()))
-    for numbers, title, unit in (
-        (pictures["width"], "Width", "px"),
-        (pictures["height"], "Height", "px"),
-        (pictures["aspect"], "Width / height", ""),
-        (tokens and tokens["paths"], "Tokens of a path", "tokens"),
-        (tokens and tokens["rows"], "Tokens of a row", "tokens"),
-    ):
-        if numbers is not None:
-            yield _columns(title, numbers, unit)
-
-
-def _bars(counts: Iterable[tuple[str, int]]) -> list[Bar]:
-    counts = list(counts)
-    longest = max(count for _, count in counts)
-    return [Bar(label, count, count / longest) for label, count in counts]
-
-
-def _columns(title: str, numbers: Distribution, unit: str) -> Figure:
-    bars = _bars((f"{_short(low)} to {_short(high)}", count) for low, high, count in numbers["bars"])
-    note = f"median {_short(numbers['median'])}, 95 % up to {_short(numbers['p95'])} {unit}"
-    return Figure(title, note.strip(), "columns", bars, _short(numbers["min"]), _short(numbers["max"]))
-
-
-def _short(number: float) -> str:
-    return f"{number:,.0f}" if number == int(number) else f"{number:,.2f}"
-
-
 def _card(record: Record) -> dict[str, Any]:
     shown = [_asked(dialogue) for dialogue in record["dialogues"][:QUESTIONS_SHOWN]]
     return {
@@ -212,11 +156,8 @@ def _asked(dialogue: Mapping[str, Any]) -> dict[str, Any]:
     """A dialogue's first question, and its human answers or else what the assistant says."""
     given = [answer["answer"] for answer in dialogue["answers"]]
     said = given or [turn["content"] for turn in dialogue["turns"][1:2]]
-    counts: dict[str, int] = {}
-    for answer in said:
-        counts[answer] = counts.get(answer, 0) + 1
-    common = sorted(counts.items(), key=lambda item: -item[1])
-    return {"text": dialogue["turns"][0]["content"], "answers": common[:ANSWERS_SHOWN], "of": len(said)}
+    common = Counter(said).most_common(ANSWERS_SHOWN)
+    return {"text": dialogue["turns"][0]["content"], "answers": common, "of": len(said)}
 
 
 def _augmented(inspection: Inspection, side: int) -> list[dict[str, Any]]:
@@ -228,9 +169,8 @@ def _augmented(inspection: Inspection, side: int) -> list[dict[str, Any]]:
     ]
 
 
-def _epochs(record: Record, side: int) -> Sequence[Any]:
+def _epochs(record: Record, side: int) -> Iterator[Image.Image]:
     image = open_image(record["images"][0])
-    return [
-        image,
-        *(augment(image, seed=0, epoch=epoch, key=f"{record['image_id']}/0", side=side) for epoch in range(EPOCHS)),
-    ]
+    yield image
+    for epoch in range(EPOCHS):
+        yield augment(image, seed=0, epoch=epoch, key=f"{record['image_id']}/0", side=side)

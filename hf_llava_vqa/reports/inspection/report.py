@@ -34,8 +34,8 @@
     skip_list        [{image_id, reason, split}]
 
 A distribution is {count, min, median, mean, p95, max, bars: [[from, to, count]]}, or null without numbers. An answer
-*loses* with a scorer if the scorer reads it as nothing when it is predicted, or matches it with fewer people's answers
-than it would if these were read in the same way.
+*loses* with a scorer if the scorer reads it as nothing when it is predicted, or gives it less than if it read people's
+answers as it reads predictions.
 """
 
 import json

@@ -82,5 +82,5 @@ def _row_lines(row: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _marked(span: Mapping[str, Any]) -> str:
-    text = in_line(span["text"].replace("\n", "\\n"))
+    text = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in span["text"])
     return f"⟦{text}⟧ × {span['weight']:.2g}" if span["supervised"] else text

@@ -39,6 +39,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the three files go")
     parser.add_argument("--workers", type=positive, default=os.cpu_count(), help="processes (default: one a core)")
     parser.add_argument("--augmentation", choices=AUGMENTATIONS, default="none", help="show what it does to pictures")
+    parser.add_argument("--follow_symlinks", action="store_true", help="allow links that lead out of image folders")
     parser.add_argument("--limit", type=positive, metavar="N", help="look at the first N records of each split only")
     return parser.parse_args()
 
@@ -57,7 +58,10 @@ def main() -> None:
     if args.model is not None:
         collator = VqaCollator(training_processor(ModelConfig(model_name_or_path=args.model)))
     with keep_missing_images():
-        splits = {split: load_folder(args.source, args.data_dir, split=split) for split in args.splits}
+        splits = {
+            split: load_folder(args.source, args.data_dir, split=split, follow_symlinks=args.follow_symlinks)
+            for split in args.splits
+        }
     if args.limit is not None:
         splits = {split: records.select(range(min(args.limit, len(records)))) for split, records in splits.items()}
     inspection = inspect_set(

@@ -88,7 +88,7 @@ def leave_out(records: Dataset, skip: Mapping[str, str]) -> Dataset:
         raise ConfigError(
             "a stream cannot leave records out; prepare the set without them: prepare_data.py --skip_list"
         )
-    ids = records["image_id"]
+    ids = records["image_id" if "image_id" in records.column_names else "id"]  # rows with TRL's columns have the second
     left = [row for row, image_id in enumerate(ids) if image_id not in skip]
     reasons = Counter(skip[image_id] or "no reason given" for image_id in ids if image_id in skip)
     named = f" ({', '.join(f'{count:,} {reason}' for reason, count in reasons.most_common())})" if reasons else ""
@@ -100,7 +100,12 @@ def leave_out(records: Dataset, skip: Mapping[str, str]) -> Dataset:
 
 
 def load_folder_without(
-    skip: Mapping[str, str], source: str, folder: str | Path | None, *, split: str | None
+    skip: Mapping[str, str],
+    source: str,
+    folder: str | Path | None,
+    *,
+    split: str | None,
+    follow_symlinks: bool = False,
 ) -> Dataset:
     """Load a split as `load_folder` does, without the records on the list; their images may be missing.
 
@@ -108,7 +113,7 @@ def load_folder_without(
         RecordError: another image is missing: the first, and how many; and as `load_folder` and `leave_out`.
     """
     with keep_missing_images() as missing:
-        records = leave_out(load_folder(source, folder, split=split), skip)
+        records = leave_out(load_folder(source, folder, split=split, follow_symlinks=follow_symlinks), skip)
     if missing:
         paths = [image["path"] for images in records["images"] for image in images]
         needed = [path for path in paths if path in missing]

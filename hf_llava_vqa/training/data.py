@@ -43,4 +43,5 @@ def _load(
     if streaming or (folders and len(folders) > 1):
         raise ConfigError("--skip_list cannot change a stream: give it to scripts/prepare_data.py, or do not stream")
     skip = read_skip_list(args.skip_list, split=split)
-    return load_folder_without(skip, args.source, folders[0] if folders else None, split=split)
+    folder = folders[0] if folders else None
+    return load_folder_without(skip, args.source, folder, split=split, follow_symlinks=args.follow_symlinks)

@@ -4,6 +4,7 @@ import json
 import logging
 
 import pytest
+from datasets import Dataset
 from examples import dataset, question, record
 from hypothesis import given
 from hypothesis import strategies as st
@@ -138,3 +139,18 @@ def test_missing_images_of_conversations_are_kept_too(tmp_path):
         (record,) = load_records("llava_json", split="train", root=tmp_path)
     assert missing == {str(tmp_path / "gone.jpg"): f"{tmp_path}/train.json, row 0"}
     assert record["images"][0]["path"] == str(tmp_path / "gone.jpg")
+
+
+def test_rows_with_trls_columns_are_left_out_by_id(caplog):
+    rows = Dataset.from_list([{"id": name, "messages": []} for name in ("0", "1")])
+    assert leave_out(rows, {"0": "corrupt"})["id"] == ["1"]
+
+
+def test_links_out_of_the_folder_may_be_allowed(vizwiz_root, tmp_path):
+    photo = vizwiz_root / "train" / "VizWiz_train_00000000.jpg"
+    photo.rename(tmp_path / "elsewhere.jpg")
+    photo.symlink_to(tmp_path / "elsewhere.jpg")
+    skip = {"VizWiz_train_00000001.jpg": "corrupt"}
+    with pytest.raises(RecordError, match="leads out of"):
+        load_folder_without(skip, "vizwiz", vizwiz_root, split="train")
+    assert len(load_folder_without(skip, "vizwiz", vizwiz_root, split="train", follow_symlinks=True)) == 4

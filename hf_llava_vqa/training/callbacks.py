@@ -3,6 +3,8 @@
 from itertools import islice
 from typing import Any
 
+from accelerate.data_loader import DataLoaderShard
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
@@ -13,14 +15,23 @@ from hf_llava_vqa.training.config import VqaConfig
 from hf_llava_vqa.training.training_recipe import global_batch
 
 
-class CollatorEpoch(TrainerCallback):
-    """Tell the collator which epoch it is, before the loader's workers copy it (`answer_target="sample"` needs it)."""
+class CurrentEpoch(TrainerCallback):
+    """Tell the collator and the sampler which epoch it is, before the loader's workers copy them.
+
+    The collator draws answers and augments by the epoch. The Trainer tells samplers, but not on several ranks in the
+    epoch in which a run goes on: the loader that skips what was done hides them.
+    """
 
     def __init__(self, collator: VqaCollator) -> None:
         self.collator = collator
 
-    def on_epoch_begin(self, args: VqaConfig, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.collator.epoch = int(state.epoch or 0)  # in the middle of a pass after a resume
+    def on_epoch_begin(
+        self, args: VqaConfig, state: TrainerState, control: TrainerControl, train_dataloader: DataLoader, **_: Any
+    ) -> None:
+        epoch = int(state.epoch or 0)  # in the middle of a pass after a resume
+        self.collator.epoch = epoch
+        if isinstance(train_dataloader, DataLoaderShard):
+            train_dataloader.set_epoch(epoch)
 
 
 class StreamEpoch(TrainerCallback):

@@ -43,7 +43,7 @@ from hf_llava_vqa.models.adapters import (
     keep_trained_weights_in_float32,
 )
 from hf_llava_vqa.models.vision import run_without_autograd
-from hf_llava_vqa.training.callbacks import CollatorEpoch, StartUpReport
+from hf_llava_vqa.training.callbacks import CurrentEpoch, StartUpReport
 from hf_llava_vqa.training.config import VqaConfig, check_attention
 from hf_llava_vqa.training.guards import WatchedCollator
 from hf_llava_vqa.training.model_card import write_model_card
@@ -111,7 +111,7 @@ class VqaTrainer(ResumableTrainer):
         tower = _vision_tower(self.model)
         if not any(parameter.requires_grad for parameter in tower.parameters()):
             run_without_autograd(tower)
-        self.add_callback(CollatorEpoch(collator))
+        self.add_callback(CurrentEpoch(collator))
         self.add_callback(StartUpReport(collator))
 
     def _set_signature_columns_if_needed(self) -> None:

@@ -91,6 +91,30 @@ def open_with_header(source: Any, *, max_pixels: int = MAX_PIXELS) -> tuple[Imag
         return decoded, ImageHeader(str(image.format), image.width, image.height, turned)
 
 
+def check_image(source: Any, *, decode: bool = True, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Check that `open_image` opens an image file, and return its width and height as stored.
+
+    A JPEG is decoded at an eighth of its size. That reads the file to its end and meets what full decoding would, in
+    half the time or less.
+
+    Args:
+        source: as in `open_image`, but no PIL image.
+        decode: False to look at the header only.
+
+    Raises:
+        MissingImageError, OversizedImageError: the file is missing, or too large.
+        ImageError: it is of another format; with `decode`, also if it is truncated or damaged.
+    """
+    name = _name_of(source)
+    with _opened(source, name, max_pixels) as image:
+        width, height = image.size
+        _check_pixels(image, name, max_pixels)
+        if decode:
+            image.draft(image.mode, (max(1, width // 8), max(1, height // 8)))  # does nothing but for JPEG
+            _decode(image, name, max_pixels)
+    return width, height
+
+
 def read_image_bytes(source: Any, *, max_pixels: int = MAX_PIXELS) -> bytes:
     """Return the bytes of an image file as they are stored. `source` as in `open_image`, but no PIL image.
 
@@ -155,12 +179,7 @@ def _opened(source: Any, name: str, max_pixels: int) -> Iterator[Image.Image]:
 
 
 def _decode(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
-    pixels = image.width * image.height
-    if pixels > max_pixels:
-        raise OversizedImageError(
-            f"{name}: {image.width}x{image.height} is {pixels:,} pixels, "
-            f"more than the {max_pixels:,} allowed; make the image smaller"
-        )
+    _check_pixels(image, name, max_pixels)
     try:
         image.load()
         image = _to_rgb(_upright(image))
@@ -168,6 +187,15 @@ def _decode(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
         raise ImageError(f"{name}: cannot be decoded: {one_line(error)}") from error
     image.info = {}
     return image
+
+
+def _check_pixels(image: Image.Image, name: str, max_pixels: int) -> None:
+    pixels = image.width * image.height
+    if pixels > max_pixels:
+        raise OversizedImageError(
+            f"{name}: {image.width}x{image.height} is {pixels:,} pixels, "
+            f"more than the {max_pixels:,} allowed; make the image smaller"
+        )
 
 
 def _orientation(image: Image.Image) -> int | None:

@@ -1,6 +1,7 @@
 """Damaged files, lying headers, bombs and archives: every one is an image or an `ImageError`, within 2 s and 500 MB."""
 
 import contextlib
+import functools
 import io
 import itertools
 import os
@@ -11,7 +12,7 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from PIL import Image
 
 from hf_llava_vqa.archives import list_members, member_path
 from hf_llava_vqa.errors import ImageError
-from hf_llava_vqa.images import FORMATS, MAX_PIXELS, open_image, read_image_bytes
+from hf_llava_vqa.images import FORMATS, MAX_PIXELS, check_image, open_image, read_image_bytes
 
 SECONDS = 2  # of the processor
 MEGABYTES = 500
@@ -113,6 +114,23 @@ def test_damaged_files(data: st.DataObject) -> None:
 @given(st.sampled_from([file[:cut] for file in FILES for cut in (2, 8, 12, 16, 30)]), st.binary(max_size=80))
 def test_the_beginning_of_a_file_and_then_anything(start: bytes, rest: bytes) -> None:
     survives(start + rest)
+
+
+@FUZZ
+@given(st.data())
+def test_a_check_finds_what_opening_would(data: st.DataObject) -> None:
+    file = data.draw(damaged(data.draw(st.sampled_from(FILES))))
+    assert fails(check_image, file) == fails(open_image, file)
+    if fails(functools.partial(check_image, decode=False), file):
+        assert fails(open_image, file)
+
+
+def fails(opener: Callable[[bytes], object], file: bytes) -> bool:
+    try:
+        opener(file)
+    except ImageError:
+        return True
+    return False
 
 
 def png_chunk(kind: bytes, body: bytes) -> bytes:

@@ -22,6 +22,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import asdict
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,9 @@ from hf_llava_vqa.records import SCHEMA_VERSION, Record
 ON_BAD_IMAGE = ("error", "skip")
 """Choices of `bad_images` that preparation takes."""
 
+CHECKS = ("decode", "header")
+"""How thoroughly pictures are looked at."""
+
 Completed = tuple[WrittenShard, list[RowFacts]]
 
 
@@ -53,14 +57,15 @@ def write_shards(
     seed: int = 0,
     max_side: int | None = None,
     on_bad_image: str = "error",
+    check: str = "decode",
     workers: int = 1,
     progress: bool = False,
 ) -> dict[str, Any]:
     """Write one split of a prepared set. Other splits that the folder holds stay as they are.
 
-    Every image is decoded once to know that it can be, and stored as the bytes of its file. The files are the same
-    for any number of workers. A run that was interrupted goes on, if it is repeated with the same choices: shards
-    that are there, whole, and made from the same records are kept.
+    Every image is checked once, and stored as the bytes of its file. The shards are the same for any number of
+    workers. A run that was interrupted goes on, if it is repeated with the same choices: shards that are there, whole,
+    and made from the same records are kept.
 
     A worker holds the records of a shard, with the images that come inside them, and a row group of images that it
     reads from files.
@@ -74,6 +79,7 @@ def write_shards(
         max_side: scale pictures down whose longer side has more pixels, see `scaling.scaled_down`.
         on_bad_image: "error", or "skip" to leave records out whose pictures cannot be opened, and to name each in
             `bad_images.jsonl`.
+        check: "decode" every image, or look at its "header" only, which does not see what is damaged or cut off.
         workers: processes; 1 for none besides this one. With more, a script has to hold back what it does under
             `if __name__ == "__main__"`, as processes are not forked from this one.
         progress: show a bar, if stderr is a terminal.
@@ -88,9 +94,10 @@ def write_shards(
             than the folder's, another choice than that of the interrupted run, a worker that was killed.
     """
     folder = Path(folder)
-    if on_bad_image not in ON_BAD_IMAGE:
-        raise ConfigError(f"on_bad_image {on_bad_image!r}: preparation takes one of {', '.join(ON_BAD_IMAGE)}")
-    choices = Choices(row_group_size, max_side, on_bad_image)
+    for name, value, allowed in (("on_bad_image", on_bad_image, ON_BAD_IMAGE), ("check", check, CHECKS)):
+        if value not in allowed:
+            raise ConfigError(f"{name} {value!r}: preparation takes one of {', '.join(allowed)}")
+    choices = Choices(row_group_size, max_side, on_bad_image, check)
     rows = records if isinstance(records, Dataset) else list(records)
     order = _shuffled(rows, seed)
     manifest = _open_folder(folder, split, seed, row_group_size)
@@ -166,9 +173,7 @@ def _completed(tasks: Iterable[ShardTask], workers: int) -> Generator[Completed,
     if workers == 1:
         yield from map(complete_shard, tasks)
         return
-    # Not forked from this process: its threads and open archives are its own.
-    context = multiprocessing.get_context("forkserver")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    pool = ProcessPoolExecutor(workers, mp_context=worker_context(), initializer=_start_worker)
     running: deque[Future[Completed]] = deque()
     try:
         for task in tasks:
@@ -183,6 +188,13 @@ def _completed(tasks: Iterable[ShardTask], workers: int) -> Generator[Completed,
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def worker_context() -> ForkServerContext:
+    """How workers start: not forked from this process, whose threads and open archives are its own."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([complete_shard.__module__])  # imported once for all workers
+    return context
 
 
 def _start_worker() -> None:

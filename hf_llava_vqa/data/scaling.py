@@ -7,20 +7,17 @@ from PIL import Image
 _LOSSY = b"\xff\xd8\xff"  # how JPEG files begin
 
 
-def scaled_down(data: bytes, image: Image.Image, max_side: int | None) -> bytes:
-    """Return the file of a picture whose longer side is at most `max_side` pixels.
+def scaled_down(data: bytes, image: Image.Image, max_side: int) -> bytes:
+    """Return the file of a picture scaled so that its longer side has `max_side` pixels, with Lanczos.
 
-    A picture that is no larger keeps its file as it is. A larger one is scaled with Lanczos and stored upright and in
-    RGB, as `images.open_image` shows it: JPEG (quality 95, colours at full resolution) as JPEG, other formats as PNG.
+    It is stored upright and in RGB, as `images.open_image` shows it: JPEG (quality 95, colours at full resolution) as
+    JPEG, other formats as PNG.
 
     Args:
-        data: the file.
+        data: the file, whose longer side is longer.
         image: the file opened by `images.open_image`.
-        max_side: None to keep every file as it is.
     """
     longer = max(image.size)
-    if max_side is None or longer <= max_side:
-        return data
     width, height = (max(1, round(side * max_side / longer)) for side in image.size)
     scaled = image.resize((width, height), Image.Resampling.LANCZOS)
     file = io.BytesIO()

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from hf_llava_vqa.bad_images import BadImage
 from hf_llava_vqa.data.scaling import scaled_down
 from hf_llava_vqa.errors import ImageError
-from hf_llava_vqa.images import open_image, read_image_bytes
+from hf_llava_vqa.images import check_image, open_image, read_image_bytes
 from hf_llava_vqa.records import FEATURES, Record, validate_record
 
 
@@ -46,11 +46,13 @@ class Choices:
         row_group_size: rows that are read together.
         max_side: pixels of a picture's longer side; larger ones are scaled down.
         on_bad_image: "error", or "skip" to leave out records whose pictures cannot be opened.
+        check: "decode", or "header" to find out about damaged pictures later.
     """
 
     row_group_size: int
     max_side: int | None = None
     on_bad_image: str = "error"
+    check: str = "decode"
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,7 @@ def _groups(rows: Iterator[Record], size: int) -> Iterator[list[Record]]:
 def _embedded(task: ShardTask, left_out: list[BadImage]) -> Iterator[Record]:
     """Yield the records with the bytes and hashes of their pictures; those with bad ones go to `left_out` instead."""
     for record in task.records:
-        stored = _stored_images(record, task.choices.max_side)
+        stored = _stored_images(record, task.choices)
         if not isinstance(stored, BadImage):
             hashes = [hashlib.sha256(image["bytes"]).hexdigest() for image in stored]
             yield {**record, "images": stored, "image_sha256": hashes}
@@ -168,15 +170,18 @@ def _embedded(task: ShardTask, left_out: list[BadImage]) -> Iterator[Record]:
             raise stored.error()
 
 
-def _stored_images(record: Record, max_side: int | None) -> list[dict[str, Any]] | BadImage:
+def _stored_images(record: Record, choices: Choices) -> list[dict[str, Any]] | BadImage:
     stored = []
     for image in record["images"]:
         try:
             data = read_image_bytes(image)
-            opened = open_image({"bytes": data, "path": image["path"]})
+            file = {"bytes": data, "path": image["path"]}
+            size = check_image(file, decode=choices.check == "decode")
+            if choices.max_side is not None and max(size) > choices.max_side:
+                data = scaled_down(data, open_image(file), choices.max_side)
         except ImageError as error:
             return BadImage(record["image_id"], image["path"] or "", str(error))
-        stored.append({"bytes": scaled_down(data, opened, max_side), "path": _file_name(image["path"])})
+        stored.append({"bytes": data, "path": _file_name(image["path"])})
     return stored
 
 

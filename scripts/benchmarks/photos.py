@@ -1,28 +1,40 @@
-"""A prepared set of invented photos, for benchmarks that read streams."""
+"""Invented photos with questions, as files or as a prepared set, for benchmarks of preparation and of streams."""
 
 import io
 import random
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
+from tqdm import tqdm
 
 from hf_llava_vqa.data.preparation import write_shards
-from hf_llava_vqa.records import make_dialogue, make_record
+from hf_llava_vqa.records import Record, make_dialogue, make_record
 
 
 def prepare(folder: Path, count: int, width: int) -> Path:
-    """Write `count` records, each with a question, ten answers and a JPEG of `width` by 3/4 of it."""
-    write_shards(_records(count, width), folder, split="train", progress=True)
+    """Write a prepared set of `count` records with JPEGs of `width` by 3/4 of it."""
+    write_shards(
+        (_record(number, _jpeg(number, width)) for number in range(count)), folder, split="train", progress=True
+    )
     return folder
 
 
-def _records(count: int, width: int) -> Iterator[dict[str, Any]]:
-    for number in range(count):
-        answers = [f"answer {index}" for index in range(10)]
-        dialogue = make_dialogue(id=str(number), question=f"What is on photo {number}?", answers=answers)
-        yield make_record(image_id=f"{number}.jpg", images=[_jpeg(number, width)], dialogues=[dialogue])
+def write_photos(folder: Path, count: int, width: int) -> None:
+    """Write `count` JPEGs of `width` by 3/4 of it, called 0.jpg and so on."""
+    folder.mkdir()
+    for number in tqdm(range(count), desc="making photos", unit="image", disable=None):
+        (folder / f"{number}.jpg").write_bytes(_jpeg(number, width))
+
+
+def records_of(folder: Path, count: int) -> list[Record]:
+    """Records of the first `count` photos of a folder: each with a question and ten answers."""
+    return [_record(number, folder / f"{number}.jpg") for number in range(count)]
+
+
+def _record(number: int, image: bytes | Path) -> Record:
+    answers = [f"answer {index}" for index in range(10)]
+    dialogue = make_dialogue(id=str(number), question=f"What is on photo {number}?", answers=answers)
+    return make_record(image_id=f"{number}.jpg", images=[image], dialogues=[dialogue])
 
 
 def _jpeg(number: int, width: int) -> bytes:

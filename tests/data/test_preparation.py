@@ -18,7 +18,7 @@ from hf_llava_vqa.data import load_records
 from hf_llava_vqa.data.preparation import write_shards
 from hf_llava_vqa.data.shards import read_shards
 from hf_llava_vqa.errors import ConfigError, ImageError, RecordError
-from hf_llava_vqa.images import read_image_bytes
+from hf_llava_vqa.images import open_image, read_image_bytes
 from hf_llava_vqa.records import FEATURES, make_dialogue, make_record, validate_record
 
 
@@ -337,7 +337,7 @@ def test_a_mended_photo_costs_its_shard_only(tmp_path):
 
 @pytest.mark.parametrize(
     ("choice", "value", "begun"),
-    [("max_side", 4, None), ("rows_per_shard", 5, 4), ("on_bad_image", "skip", "error")],
+    [("max_side", 4, None), ("rows_per_shard", 5, 4), ("on_bad_image", "skip", "error"), ("check", "header", "decode")],
 )
 def test_other_choices_do_not_go_on(tmp_path, choice, value, begun):
     interrupt(tmp_path)
@@ -401,7 +401,7 @@ def test_errors_of_workers_are_the_same(train, tmp_path):
 
 @pytest.mark.e2e
 def test_workers_do_without_torch(tmp_path):
-    """Eight workers with torch in each are 3 GB of memory for nothing."""
+    """Torch in each of eight workers would be 3 GB of memory for nothing."""
     program = "import sys, hf_llava_vqa.data.preparation; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
@@ -434,9 +434,42 @@ def test_a_shard_may_lose_all_its_rows_but_not_a_set(train, tmp_path):
         write_shards(train, tmp_path / "none", split="train", on_bad_image="skip")
 
 
-def test_pictures_are_not_replaced(tmp_path):
-    with pytest.raises(ConfigError, match="on_bad_image 'replace': preparation takes one of error, skip"):
-        write_shards([text_record("a")], tmp_path, split="train", on_bad_image="replace")
+def test_headers_only(train, tmp_path):
+    """A damaged picture is stored, and named by whoever opens it; a file that is no picture is found."""
+    photo = Path(train[2]["images"][0]["path"])
+    photo.write_bytes(photo.read_bytes()[:-9])
+    manifest = write_shards(train, tmp_path / "set", split="train", check="header")
+    assert manifest["splits"]["train"]["rows"] == 5
+    photo.write_bytes(b"no photo")
+    with pytest.raises(ImageError, match="not an image of a known format"):
+        write_shards(train, tmp_path / "other", split="train", check="header")
+
+
+def test_large_pictures_are_scaled_down_and_small_ones_are_not(tmp_path):
+    photos = {name: tmp_path / f"{name}.png" for name in ("small", "large")}
+    Image.new("RGB", (40, 30)).save(photos["small"])
+    Image.new("RGB", (80, 30)).save(photos["large"])
+    records = [text_record(name, images=[photo]) for name, photo in photos.items()]
+    write_shards(records, tmp_path / "set", split="train", max_side=40)
+    back = {row["image_id"]: row for row in read_shards(tmp_path / "set")}
+    data = {name: row["images"][0]["bytes"] for name, row in back.items()}
+    assert data["small"] == photos["small"].read_bytes()
+    assert open_image(data["large"]).size == (40, 15)
+    for name, row in back.items():
+        assert row["image_sha256"] == [hashlib.sha256(data[name]).hexdigest()]
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"on_bad_image": "replace"}, "on_bad_image 'replace': preparation takes one of error, skip"),
+        ({"check": "none"}, "check 'none': preparation takes one of decode, header"),
+    ],
+)
+def test_choices_that_there_are_not(tmp_path, choice, message):
+    with pytest.raises(ConfigError, match=message):
+        write_shards([text_record("a")], tmp_path / "set", split="train", **choice)
+    assert not (tmp_path / "set").exists()
 
 
 # Memory

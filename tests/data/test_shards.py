@@ -99,6 +99,17 @@ def test_folders_with_odd_names(tmp_path, streaming):
     assert [row["image_id"] for row in read_shards(folder, streaming=streaming)] == ["a"]
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_folder_whose_files_are_links(tmp_path, streaming):
+    """As a downloaded set lies in the cache of huggingface_hub."""
+    write_shards([text_record("a")], tmp_path / "blobs", split="train")
+    snapshot = tmp_path / "snapshots" / "1"
+    (snapshot / "data").mkdir(parents=True)
+    for path in (tmp_path / "blobs").rglob("*.*"):
+        (snapshot / path.relative_to(tmp_path / "blobs")).symlink_to(path)
+    assert [row["image_id"] for row in read_shards(snapshot, streaming=streaming)] == ["a"]
+
+
 def test_the_schema_does_not_change_by_accident(tmp_path):
     write_shards([text_record("a")], tmp_path, split="train")
     schema = pq.read_schema(tmp_path / "data" / "train-00000-of-00001.parquet")

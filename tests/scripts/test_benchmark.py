@@ -44,6 +44,20 @@ def test_stream_reports_memory_and_speed(tmp_path: Path) -> None:
     assert all(figure > 0 for figure in result["figures"].values())
 
 
+def test_prepare_reports_speed_and_memory(tmp_path: Path) -> None:
+    sizes = ["--records", "10", "20", "--rounds", "1", "--width", "32", "--workers", "1"]
+    done = benchmark("prepare", *sizes, home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    pairs = [("copy", "header"), ("copy", "decode"), ("copy_decode", "decode")]
+    ratios = {f"{plain}_over_prepare_{check}_seconds" for plain, check in pairs}
+    assert set(result["ratios"]) == ratios | {"peak_large_over_small"}
+    ways = ("copy", "copy_decode", "prepare_decode", "prepare_header")
+    speeds = {f"{way}_ms_per_photo" for way in ways}
+    assert set(result["figures"]) == speeds | {"peak_mb_10", "peak_mb_20", "bytes_per_photo"}
+    assert all(figure > 0 for figure in result["figures"].values())
+
+
 def test_resume_opens_as_many_groups_late_as_early(tmp_path: Path) -> None:
     sizes = ["--records", "100", "--steps", "1", "500", "--rounds", "1", "--batch", "4", "--width", "32"]
     done = benchmark("resume", *sizes, home=tmp_path)
@@ -57,4 +71,4 @@ def test_resume_opens_as_many_groups_late_as_early(tmp_path: Path) -> None:
 def test_an_unknown_benchmark_lists_those_there_are(tmp_path: Path) -> None:
     done = benchmark("metric", home=tmp_path)
     assert done.returncode == 2
-    assert "invalid choice: 'metric' (choose from 'metrics', 'resume', 'stream')" in done.stderr
+    assert "invalid choice: 'metric' (choose from 'metrics', 'prepare', 'resume', 'stream')" in done.stderr

@@ -21,7 +21,7 @@ from hf_llava_vqa.data.missing import keep_missing_images
 from hf_llava_vqa.errors import cli
 from hf_llava_vqa.models.loading import training_processor
 from hf_llava_vqa.reports.inspection.page import PAGE_FILE, write_inspection_page
-from hf_llava_vqa.reports.inspection.report import inspect_set
+from hf_llava_vqa.reports.inspection.report import inspect_set, make_folder
 from hf_llava_vqa.reports.inspection.summary import marked_rows, summary
 
 
@@ -64,6 +64,7 @@ def main() -> None:
         }
     if args.limit is not None:
         splits = {split: records.select(range(min(args.limit, len(records)))) for split, records in splits.items()}
+    make_folder(args.out)
     inspection = inspect_set(
         splits, source=args.source, batch_size=args.batch_size, collator=collator, workers=args.workers
     )

@@ -88,7 +88,8 @@ def leave_out(records: Dataset, skip: Mapping[str, str]) -> Dataset:
         raise ConfigError(
             "a stream cannot leave records out; prepare the set without them: prepare_data.py --skip_list"
         )
-    ids = records["image_id" if "image_id" in records.column_names else "id"]  # rows with TRL's columns have the second
+    column = "image_id" if "image_id" in records.column_names else "id"  # rows with TRL's columns have the second
+    ids = list(map(str, records[column]))
     left = [row for row, image_id in enumerate(ids) if image_id not in skip]
     reasons = Counter(skip[image_id] or "no reason given" for image_id in ids if image_id in skip)
     named = f" ({', '.join(f'{count:,} {reason}' for reason, count in reasons.most_common())})" if reasons else ""

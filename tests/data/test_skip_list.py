@@ -142,8 +142,8 @@ def test_missing_images_of_conversations_are_kept_too(tmp_path):
 
 
 def test_rows_with_trls_columns_are_left_out_by_id(caplog):
-    rows = Dataset.from_list([{"id": name, "messages": []} for name in ("0", "1")])
-    assert leave_out(rows, {"0": "corrupt"})["id"] == ["1"]
+    rows = Dataset.from_list([{"id": number, "messages": []} for number in range(2)])
+    assert leave_out(rows, {"0": "corrupt"})["id"] == [1]
 
 
 def test_links_out_of_the_folder_may_be_allowed(vizwiz_root, tmp_path):

@@ -52,6 +52,7 @@ from tqdm.auto import tqdm
 from hf_llava_vqa.collate import VqaCollator, as_record
 from hf_llava_vqa.data import BENCHMARKS, get_benchmark
 from hf_llava_vqa.data.skip_list import Skipped, write_skip_list
+from hf_llava_vqa.errors import ConfigError
 from hf_llava_vqa.records import Record
 from hf_llava_vqa.reports.inspection.answers import AnswerTally
 from hf_llava_vqa.reports.inspection.pictures import Picture, by_hash, check_pictures, picture_findings
@@ -75,11 +76,18 @@ class Inspection:
         return [Skipped(**line) for line in self.report["skip_list"]]
 
     def write(self, folder: Path) -> None:
-        """Write `inspection.json` and `skip_list.txt`."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """Write `inspection.json` and `skip_list.txt` into a folder that is there."""
         text = json.dumps(self.report, ensure_ascii=False, indent=1)
         (folder / REPORT_FILE).write_text(text + "\n", encoding="utf-8")
         write_skip_list(folder / SKIP_LIST_FILE, self.skipped)
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder for what will be found, or raise ConfigError: better before the inspection than after it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {folder} cannot be made: {error.strerror}; name another folder") from error
 
 
 def inspect_set(

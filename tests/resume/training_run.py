@@ -65,7 +65,7 @@ class Run:
     folder: str
     model: str
     data: str
-    source: str = "map-style"  # or "stream", "mixture", "other stream"
+    source: str = "map-style"  # or "grouped", "stream", "mixture", "other stream"
     workers: int = 0
     accumulation: int = 1
     rows: int = 2  # per process and micro-batch
@@ -158,10 +158,12 @@ def make_trainer(run: Run, journal: Journal) -> JournallingTrainer:
         per_device_train_batch_size=run.rows,
         gradient_accumulation_steps=run.accumulation,
         dataloader_num_workers=run.workers,
+        train_sampling_strategy="group_by_length" if run.source == "grouped" else "random",
         learning_rate=1e-2,
         lr_scheduler_type="cosine",
         warmup_steps=4,
-        answer_target="sample",  # drawn anew in each pass, so a wrong pass shows in the batch
+        answer_target="sample",  # these two are drawn anew in each pass, so a wrong pass shows in the batch
+        image_augmentation="randaugment",
         logging_steps=1,
         save_steps=run.save_steps,
         save_total_limit=run.save_total_limit,
@@ -190,7 +192,7 @@ def make_trainer(run: Run, journal: Journal) -> JournallingTrainer:
 def training_data(run: Run) -> Dataset | IterableDataset:
     records = partial(load_records, "parquet", path=run.data)
     match run.source:
-        case "map-style":
+        case "map-style" | "grouped":
             return records(split="train")
         case "stream":
             return records(split="train", streaming=True)

@@ -41,11 +41,11 @@ def workspace(tmp_path: Path, tiny_llava: Path) -> Path:
 
 def write_vizwiz(root: Path) -> None:
     """Two pictures a split in VizWiz's format, ten answers each but for the test split."""
-    for split in ("train", "val", "test"):
+    for shade, split in enumerate(("train", "val", "test")):
         (root / split).mkdir(parents=True)
         names = [f"VizWiz_{split}_{number:08d}.jpg" for number in range(2)]
         for number, name in enumerate(names):
-            Image.new("RGB", (48, 32), (80 * number, 120, 200)).save(root / split / name)
+            Image.new("RGB", (48, 32), (80 * number, 120, 200 - 20 * shade)).save(root / split / name)
         questions = [{"image": name, "question": "What colour is this?"} for name in names]
         if split != "test":
             answers = [{"answer": "blue", "answer_confidence": "yes"}] * 10

@@ -47,7 +47,7 @@ from hf_llava_vqa.training.guards import (
     checkpoint_bytes,
 )
 from hf_llava_vqa.training.publishing import upload_checkpoint, upload_model
-from hf_llava_vqa.training.resume import check_same_run, choose_checkpoint
+from hf_llava_vqa.training.resume import check_complete, check_same_run, choose_checkpoint
 from hf_llava_vqa.training.training_recipe import (
     global_batch,
     read_training_recipe,
@@ -133,6 +133,7 @@ class ResumableTrainer(SFTTrainer):
         (checkpoint,) = broadcast_object_list(chosen)
         if checkpoint is not None:
             check_same_run(checkpoint, self.identity, force=self.args.force_resume)
+            check_complete(checkpoint, force=self.args.force_resume)
         self._first_step, self._first_row = self._start_of_stream(checkpoint)
         if isinstance(self.train_dataset, IterableDataset):
             self.args.ignore_data_skip = True  # nothing to skip: the stream itself begins at the row

@@ -46,6 +46,15 @@ def check_same_run(checkpoint: Path, identity: dict[str, Any], *, force: bool) -
         tqdm.write(f"resuming from {checkpoint} all the same: {differing}")
 
 
+def check_complete(checkpoint: Path, *, force: bool) -> None:
+    """Raise `ConfigError` for a checkpoint without optimizer state: the Trainer would start a new one silently."""
+    if read_training_recipe(checkpoint)["settings"]["save_only_model"] and not force:
+        raise ConfigError(
+            f"{checkpoint} holds no optimizer state, as it was saved with --save_only_model; to go on with a new "
+            "optimizer add --force_resume True"
+        )
+
+
 def _refuse_to_mix(output_dir: str | Path) -> None:
     present = sorted(checkpoints(output_dir), key=step_of)
     if present:

@@ -145,6 +145,15 @@ def test_other_data_or_another_base_do_not_resume(tmp_path, tiny_llava, records)
         other.train("auto")
 
 
+def test_a_checkpoint_without_optimizer_state_is_refused(tmp_path, tiny_llava, records) -> None:
+    make_trainer(tmp_path, tiny_llava, records, max_steps=1, save_only_model=True).train()
+    with pytest.raises(ConfigError, match=r"checkpoint-1 holds no optimizer state.*--force_resume"):
+        make_trainer(tmp_path, tiny_llava, records).train("auto")
+    forced = make_trainer(tmp_path, tiny_llava, records, force_resume=True)
+    forced.train("auto")
+    assert forced.state.global_step == 3
+
+
 def test_a_new_run_in_the_folder_of_an_earlier_one_is_refused(tmp_path, tiny_llava, records) -> None:
     make_trainer(tmp_path, tiny_llava, records, max_steps=1).train()
     with pytest.raises(ConfigError, match="checkpoint-1 is there already"):

@@ -1,4 +1,8 @@
-"""Publishing on the Hub: metrics as Spaces."""
+"""Publishing on the Hub: metrics as Spaces, prepared sets as data sets."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HFValidationError, HTTPError
@@ -27,7 +31,7 @@ def push_metric(name: str, repo: str, *, private: bool = False) -> str:
     if repo.split("/")[1:] != [name]:
         raise ConfigError(f"--repo {repo}: evaluate finds a metric by the Space's name, so give USER/{name}")
     api = HfApi()
-    try:
+    with _refusals_of(repo):
         url = api.create_repo(repo, repo_type="space", space_sdk="gradio", private=private, exist_ok=True)
         api.upload_folder(
             repo_id=repo,
@@ -37,9 +41,44 @@ def push_metric(name: str, repo: str, *, private: bool = False) -> str:
             delete_patterns="*.py",
             commit_message=f"Upload {name}",
         )
+    return str(url)
+
+
+def create_dataset_repository(repo: str, *, private: bool = False) -> str:
+    """Make a data repository, unless there is one already, and return its address.
+
+    Raises:
+        ConfigError: the Hub refuses or cannot be reached.
+    """
+    with _refusals_of(repo):
+        return str(HfApi().create_repo(repo, repo_type="dataset", private=private, exist_ok=True))
+
+
+def push_prepared_set(folder: str | Path, repo: str) -> None:
+    """Publish a prepared set in its data repository, in one commit; shards of an earlier version are removed.
+
+    The list of bad images stays behind: it names files of this machine.
+
+    Raises:
+        ConfigError: the Hub refuses or cannot be reached.
+    """
+    with _refusals_of(repo):
+        HfApi().upload_folder(
+            repo_id=repo,
+            repo_type="dataset",
+            folder_path=folder,
+            allow_patterns=["README.md", "manifest.json", "data/*.parquet"],
+            delete_patterns="data/*.parquet",
+            commit_message="Upload a prepared set",
+        )
+
+
+@contextmanager
+def _refusals_of(repo: str) -> Iterator[None]:
+    try:
+        yield
     except (HTTPError, HFValidationError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(
             f"the Hub did not take {repo} ({reason}); check the name, and log in: hf auth login"
         ) from error
-    return str(url)

@@ -24,3 +24,5 @@ class Benchmark:
     submission_file: str = ""  # what the server's file is called, "" if there is no server
     submit: Callable[..., None] | None = None  # submit(predictions, path[, template]) writes the server's file
     find_template: Callable[..., str] | None = None  # find_template(root, template) -> the file the submission fills in
+    homepage: str = ""
+    licence: str = ""  # of annotations and images, by the Hub's name for it; "" where the owner's terms have to be read

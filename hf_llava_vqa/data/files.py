@@ -3,11 +3,15 @@
 Files are only located here; images are opened by `hf_llava_vqa.images` when they are needed.
 """
 
+import hashlib
 import json
 import os
 import zipfile
 import zlib
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from hf_llava_vqa.archives import list_members, member_path
@@ -191,6 +195,25 @@ def _members(archive: Path) -> list[str]:
         raise RecordError(str(error)) from error
 
 
+# Not an argument: it would pass through the signature of every reader, none of which does anything with it.
+_hashes: ContextVar[dict[str, str] | None] = ContextVar("hashes", default=None)
+
+
+@contextmanager
+def hashes_of_annotations() -> Iterator[dict[str, str]]:
+    """Take down which annotation files are read.
+
+    Yields:
+        A dictionary that is filled meanwhile: the name of each file, without its folder -> the SHA-256 of its bytes.
+    """
+    hashes: dict[str, str] = {}
+    token = _hashes.set(hashes)
+    try:
+        yield hashes
+    finally:
+        _hashes.reset(token)
+
+
 def read_json(file: str) -> Any:
     """Parse a JSON file, or a member of an archive named by `archives.member_path`. A byte order mark is skipped.
 
@@ -212,8 +235,12 @@ def read_text(file: str) -> str:
     Raises:
         RecordError: it is missing, damaged or not UTF-8; with byte and line.
     """
+    data = _read_bytes(file)
+    hashes = _hashes.get()
+    if hashes is not None:
+        hashes[PurePosixPath(file.partition("::")[0]).name] = hashlib.sha256(data).hexdigest()
     try:
-        return _read_bytes(file).decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise RecordError(f"{file}: not UTF-8 at byte {error.start} (line {line}); save it as UTF-8") from error

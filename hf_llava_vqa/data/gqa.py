@@ -76,6 +76,7 @@ def _structural_type(row: Fields) -> str:
 
 BENCHMARK = Benchmark(
     name="gqa",
+    homepage="https://cs.stanford.edu/people/dorarad/gqa/",
     splits=("train", "val", "testdev", "test"),
     read=read,
     instruction=SHORT_ANSWER,

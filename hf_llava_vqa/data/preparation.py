@@ -1,6 +1,7 @@
 """Writing prepared sets: records checked, put in an order of their own, and stored in shards with their images inside.
 
     FOLDER/manifest.json
+    FOLDER/README.md                                the card
     FOLDER/data/train-00000-of-00041.parquet ...
     FOLDER/bad_images.jsonl                         what was left out, if that is allowed
     FOLDER/.train.progress                          while it is being written
@@ -17,7 +18,7 @@ import re
 import signal
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
@@ -30,9 +31,10 @@ from datasets import Dataset
 from tqdm import tqdm
 
 from hf_llava_vqa.bad_images import BAD_IMAGES_FILE, BadImage, BadImagePolicy
+from hf_llava_vqa.data.card import CARD, card
 from hf_llava_vqa.data.folders import LocalFolder
 from hf_llava_vqa.data.journal import Journal
-from hf_llava_vqa.data.manifest import MANIFEST, read_manifest, write_manifest
+from hf_llava_vqa.data.manifest import MANIFEST, read_manifest, write_manifest, write_whole
 from hf_llava_vqa.data.row_groups import ROW_GROUP_SIZE, VIRTUAL_READERS
 from hf_llava_vqa.data.shard_writing import Choices, RowFacts, ShardTask, WrittenShard, complete_shard
 from hf_llava_vqa.errors import ConfigError, RecordError
@@ -59,6 +61,7 @@ def write_shards(
     on_bad_image: str = "error",
     check: str = "decode",
     workers: int = 1,
+    source_files: Mapping[str, str] | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
     """Write one split of a prepared set. Other splits that the folder holds stay as they are.
@@ -82,6 +85,7 @@ def write_shards(
         check: "decode" every image, or look at its "header" only, which does not see what is damaged or cut off.
         workers: processes; 1 for none besides this one. With more, a script has to hold back what it does under
             `if __name__ == "__main__"`, as processes are not forked from this one.
+        source_files: names and SHA-256 of the files that the records were read from, for the card.
         progress: show a bar, if stderr is a terminal.
 
     Returns:
@@ -118,9 +122,11 @@ def write_shards(
                 tally.add(shard, facts)
                 bar.update(len(facts) + len(shard.left_out))
     manifest["source"] = tally.source
-    manifest["splits"][split] = {**tally.counts(split), "max_side": max_side, "shards": tally.listed()}
+    added = {"max_side": max_side, "source_files": dict(source_files or {}), "shards": tally.listed()}
+    manifest["splits"][split] = {**tally.counts(split), **added}
     for bad in tally.left_out:
         BadImagePolicy(on_bad_image, file=folder / BAD_IMAGES_FILE).leave_out(bad)
+    write_whole(folder / CARD, card(manifest))
     write_manifest(folder, manifest)
     journal.path.unlink()
     return manifest

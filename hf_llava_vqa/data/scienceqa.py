@@ -94,6 +94,7 @@ def ask_by_letter(question: str, choices: list[str], context: str) -> str:
 
 BENCHMARK = Benchmark(
     name="scienceqa",
+    homepage="https://scienceqa.github.io",
     splits=("train", "val", "test"),
     read=read,
     instruction=INSTRUCTION,

@@ -8,11 +8,12 @@ import csv
 import io
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 
 from hf_llava_vqa.data import load_folder
 from hf_llava_vqa.data.files import read_text
@@ -108,13 +109,18 @@ def load_folder_without(
     split: str | None,
     follow_symlinks: bool = False,
 ) -> Dataset:
-    """Load a split as `load_folder` does, without the records on the list; their images may be missing.
+    """Load a split as `load_folder` does, without the records on the list; see `load_without`."""
+    return load_without(skip, partial(load_folder, source, folder, split=split, follow_symlinks=follow_symlinks))
+
+
+def load_without(skip: Mapping[str, str], load: Callable[[], Dataset | IterableDataset]) -> Dataset:
+    """Load records without those on the list; their images may be missing.
 
     Raises:
-        RecordError: another image is missing: the first, and how many; and as `load_folder` and `leave_out`.
+        RecordError: another image is missing: the first, and how many; and as `load` and `leave_out`.
     """
     with keep_missing_images() as missing:
-        records = leave_out(load_folder(source, folder, split=split, follow_symlinks=follow_symlinks), skip)
+        records = leave_out(load(), skip)
     if missing:
         paths = [image["path"] for images in records["images"] for image in images]
         needed = [path for path in paths if path in missing]

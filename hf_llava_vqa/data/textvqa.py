@@ -95,6 +95,7 @@ def _read_tokens(file: str) -> dict[str, str]:
 
 BENCHMARK = Benchmark(
     name="textvqa",
+    homepage="https://textvqa.org",
     splits=tuple(_PLACES),
     read=read,
     instruction=SHORT_ANSWER,

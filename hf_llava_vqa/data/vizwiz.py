@@ -187,6 +187,8 @@ def check_predictions(predictions: Sequence[Prediction]) -> None:
 
 BENCHMARK = Benchmark(
     name="vizwiz",
+    homepage="https://vizwiz.org/tasks-and-datasets/vqa/",
+    licence="cc-by-4.0",
     splits=("train", "val", "test"),
     read=read,
     instruction=INSTRUCTION,

@@ -128,6 +128,7 @@ def _rows(file: str, key: str, shape: str) -> Iterator[Fields]:
 
 BENCHMARK = Benchmark(
     name="vqav2",
+    homepage="https://visualqa.org",
     splits=tuple(_PARTS),
     read=read,
     instruction=SHORT_ANSWER,

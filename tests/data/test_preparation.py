@@ -96,14 +96,16 @@ def test_no_path_of_the_machine_gets_into_a_shard(tmp_path):
 
 
 def test_the_manifest_says_what_is_there(train, tmp_path):
-    returned = write_shards(train, tmp_path, split="train", rows_per_shard=2, row_group_size=1, seed=7)
+    options = {"rows_per_shard": 2, "row_group_size": 1, "seed": 7, "source_files": {"train.json": "ab12"}}
+    returned = write_shards(train, tmp_path, split="train", **options)
     manifest = manifest_of(tmp_path)
     assert manifest == returned
     listed = manifest["splits"]["train"].pop("shards")
+    counts = {"rows": 5, "dialogues": 5, "answers": 50}
     assert manifest == {
         "schema_version": 1,
         "source": "vizwiz",
-        "splits": {"train": {"rows": 5, "dialogues": 5, "answers": 50, "left_out": 0, "max_side": None}},
+        "splits": {"train": counts | {"left_out": 0, "max_side": None, "source_files": {"train.json": "ab12"}}},
         "virtual_readers": 64,
         "row_group_size": 1,
         "seed": 7,

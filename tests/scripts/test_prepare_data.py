@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import subprocess
@@ -5,9 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from hub_stub import HubStub
 from PIL import Image
 
 from hf_llava_vqa.data import load_records
+from hf_llava_vqa.images import open_image
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "prepare_data.py"
 
@@ -29,9 +32,10 @@ def root(tmp_path):
     return root
 
 
-def prepare(*arguments, home):
+def prepare(*arguments, home=None, **environment):
     command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "HF_HOME": str(home)})
+    environment = environment or {**os.environ, "HF_HOME": str(home)}
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
 def test_two_splits_are_written_and_summed_up(root, tmp_path):
@@ -92,6 +96,8 @@ def test_what_else_a_source_takes_is_named_too(root, tmp_path):
         ),
         (["--split", "train", "--path", "bad_rows=x"], "error: vizwiz does not take 'bad_rows'; it takes root, "),
         (["--split", "train", "--annotations", "gone.json"], "error: gone.json: no such annotation file"),
+        (["--split", "train", "--private"], "error: --private is for --push_to_hub; give that, or leave it out"),
+        (["--split", "train", "--skip_list", "gone.txt"], "error: gone.txt: no such "),
     ],
 )
 def test_mistakes_are_one_line_and_write_nothing(root, tmp_path, arguments, message):
@@ -110,6 +116,73 @@ def test_a_broken_photo_is_one_line(root, tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: VizWiz_val_00000001.jpg: {photo}: not an image of a known format")
     assert done.stderr.count("\n") == 1
+
+
+def test_bad_photos_and_a_skip_list(root, tmp_path):
+    (root / "train" / "VizWiz_train_00000001.jpg").write_bytes(b"no photo")
+    (root / "train" / "VizWiz_train_00000002.jpg").unlink()
+    skip_list = tmp_path / "skip_list.txt"
+    skip_list.write_text("VizWiz_train_00000002.jpg\tmissing\n")
+    out = tmp_path / "set"
+    choices = ["--skip_list", skip_list, "--on_bad_image", "skip", "--max_side", 4]
+    done = prepare("vizwiz", "--root", root, "--split", "train", "--out", out, *choices, home=tmp_path / "home")
+    assert done.stdout.startswith("train: 1 images, 1 questions, 10 answers in 1 file of "), done.stderr
+    assert done.stdout.splitlines()[0].endswith("; 1 left out, see bad_images.jsonl")
+    assert done.stderr == "split train: the skip list leaves out 1 of 3 records (1 missing)\n"
+    assert json.loads((out / "bad_images.jsonl").read_text())["image_id"] == "VizWiz_train_00000001.jpg"
+    (row,) = load_records("parquet", path=out, streaming=True)
+    assert open_image(row["images"][0]).size == (4, 3)
+
+
+def test_workers_and_the_files_read(root, tmp_path):
+    out = tmp_path / "set"
+    choices = ["--rows_per_shard", 1, "--workers", 2]
+    done = prepare("vizwiz", "--root", root, "--split", "train", "val", "--out", out, *choices, home=tmp_path / "home")
+    assert (done.returncode, done.stderr) == (0, "")
+    splits = json.loads((out / "manifest.json").read_text())["splits"]
+    for split, counts in splits.items():
+        data = (root / f"{split}.json").read_bytes()
+        assert counts["source_files"] == {f"{split}.json": hashlib.sha256(data).hexdigest()}
+
+
+@pytest.fixture
+def hub():
+    with HubStub() as stub:
+        yield stub
+
+
+@pytest.mark.e2e
+def test_a_set_is_pushed_and_read_by_its_name(hub, root, tmp_path):
+    (root / "train" / "VizWiz_train_00000001.jpg").write_bytes(b"no photo")
+    hub.repos["dataset", "user/photos"] = {"data/train-00000-of-00009.parquet": b"old", "LICENSE": b"ours"}
+    out = tmp_path / "set"
+    arguments = ["--root", root, "--split", "train", "val", "--out", out, "--on_bad_image", "skip"]
+    done = prepare("vizwiz", *arguments, "--push_to_hub", "user/photos", **hub.environment(tmp_path / "home"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "read it with: --source parquet --data_dir hf://datasets/user/photos"
+    names = ["README.md", "manifest.json", "data/train-00000-of-00001.parquet", "data/val-00000-of-00001.parquet"]
+    ours = {name: (out / name).read_bytes() for name in names}
+    assert hub.repos["dataset", "user/photos"] == ours | {"LICENSE": b"ours"}
+    program = """
+from hf_llava_vqa import load_records
+rows = load_records("parquet", path="hf://datasets/user/photos", split="train", streaming=True)
+print(len(list(rows)))
+"""
+    environment = hub.environment(tmp_path / "stranger")
+    read = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert read.stdout == "2\n", read.stderr
+
+
+@pytest.mark.e2e
+def test_a_hub_that_refuses_is_found_before_the_work(hub, root, tmp_path):
+    out = tmp_path / "set"
+    environment = hub.environment(tmp_path / "home") | {"HF_TOKEN": "hf_wrong"}
+    arguments = ["--root", root, "--split", "train", "--out", out, "--push_to_hub", "user/photos", "--private"]
+    done = prepare("vizwiz", *arguments, **environment)
+    assert done.returncode == 2
+    assert "the Hub did not take user/photos (" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not out.exists()
 
 
 def test_help_shows_an_example_and_every_source(tmp_path):

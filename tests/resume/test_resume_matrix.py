@@ -93,6 +93,27 @@ def test_with_evaluation_and_the_best_checkpoint(
     assert_same_run(killed, straight, processes)
 
 
+@pytest.mark.parametrize(("source", "saved", "steps"), [("map-style", [9, 18], 27), ("stream", [9, 17], 26)])
+def test_length_and_saves_given_in_epochs(
+    *, zygote: Zygote, tmp_path: Path, tiny_llava: Path, data: Path, source: str, saved: list[int], steps: int
+) -> None:
+    """A pass over a stream ends within a step; the checkpoint of that step is the epoch's."""
+    straight = Run(
+        folder=str(tmp_path / "straight"),
+        model=str(tiny_llava),
+        data=str(data),
+        source=source,
+        max_steps=steps,
+        by_epochs=True,
+    )
+    killed = replace(straight, folder=str(tmp_path / "killed"))
+    attempts(zygote, straight, 1, ())
+    attempts(zygote, killed, 1, tuple(map(Kill, (7, 12, 20))))
+    assert [start["step"] for start in journal(killed, "started", 0)] == [0, 0, *saved]
+    assert_same_run(killed, straight, 1)
+    assert_read_in_order(straight, Rows.of(data), 1)
+
+
 @pytest.mark.parametrize("number", [SIGTERM, SIGINT])
 @pytest.mark.parametrize("processes", [1, 2], ids=["1 process", "ddp"])
 @pytest.mark.parametrize("source", ["map-style", "stream"])

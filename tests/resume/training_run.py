@@ -72,6 +72,7 @@ class Run:
     max_steps: int = 26
     save_steps: int = 3
     save_total_limit: int | None = None
+    by_epochs: bool = False  # three epochs, saved after each; `max_steps` says how many steps that is
     evaluating: bool = False  # with each save, and the best checkpoint is kept and loaded at the end
     attempt: int = 0
     kill: dict[str, Any] | None = None
@@ -154,7 +155,8 @@ def make_trainer(run: Run, journal: Journal) -> JournallingTrainer:
     config = VqaConfig(
         output_dir="output",  # in the run's folder; no state names a place that only one run has
         use_cpu=True,
-        max_steps=run.max_steps,
+        max_steps=-1 if run.by_epochs else run.max_steps,
+        num_train_epochs=3,
         per_device_train_batch_size=run.rows,
         gradient_accumulation_steps=run.accumulation,
         dataloader_num_workers=run.workers,
@@ -165,6 +167,7 @@ def make_trainer(run: Run, journal: Journal) -> JournallingTrainer:
         answer_target="sample",  # these two are drawn anew in each pass, so a wrong pass shows in the batch
         image_augmentation="randaugment",
         logging_steps=1,
+        save_strategy="epoch" if run.by_epochs else "steps",
         save_steps=run.save_steps,
         save_total_limit=run.save_total_limit,
         eval_strategy="steps" if run.evaluating else "no",

@@ -1,64 +1,17 @@
 """The main job in real processes: launch the recipe, evaluate, compare; and every mistake it must refuse."""
 
 import json
-import os
 import runpy
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from recipe_runs import RECIPE, REPOSITORY, SETTINGS, flags, launch, run
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, LlamaConfig
-
-REPOSITORY = Path(__file__).parents[2]
-RECIPE = REPOSITORY / "recipes" / "sft_vizwiz.py"
-SETTINGS = {
-    "num_train_epochs": 4,
-    "per_device_train_batch_size": 4,
-    "learning_rate": 5e-3,
-    "projector_learning_rate": 1e-3,
-    "lora_r": 8,
-    "eval_strategy": "epoch",
-    "eval_split": "val",
-    "save_strategy": "epoch",
-    "metric_for_best_model": "eval_vizwiz_accuracy",
-    "load_best_model_at_end": True,
-    "logging_steps": 1,
-    "report_to": "tensorboard",
-    "dataloader_num_workers": 1,
-    "activation_checkpointing": True,
-}
-
-
-def flags(model: Path, data: Path, output: Path, **changes: object) -> list[str]:
-    settings = {
-        "model_name_or_path": model,
-        "source": "vizwiz",
-        "data_dir": data,
-        "output_dir": output,
-        "use_peft": True,
-        "use_cpu": True,
-        **SETTINGS,
-        **changes,
-    }
-    return [item for name, value in settings.items() if value is not None for item in (f"--{name}", str(value))]
-
-
-def run(*command: object) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"TENSORBOARD_LOGGING_DIR": "", "OMP_NUM_THREADS": "1"}
-    environment.pop("TENSORBOARD_LOGGING_DIR")
-    return subprocess.run(
-        [str(part) for part in command], cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=600
-    )
-
-
-def launch(*arguments: object) -> subprocess.CompletedProcess[str]:
-    accelerate = Path(sys.executable).with_name("accelerate")
-    return run(accelerate, "launch", "--config_file", "accelerate_configs/cpu.yaml", RECIPE, *arguments)
 
 
 @pytest.fixture(scope="module")

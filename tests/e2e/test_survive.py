@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from test_sft_vizwiz import RECIPE, REPOSITORY, flags
+from recipe_runs import RECIPE, REPOSITORY, flags
 
 from hf_llava_vqa.training.checkpoints import newest_whole, step_of
 

@@ -17,7 +17,7 @@ from trl import ModelConfig
 from hf_llava_vqa.augmentation import AUGMENTATIONS, SIDE
 from hf_llava_vqa.collate import VqaCollator
 from hf_llava_vqa.data import load_folder
-from hf_llava_vqa.data.missing import keep_missing_images
+from hf_llava_vqa.data.reading.missing import keep_missing_images
 from hf_llava_vqa.errors import cli
 from hf_llava_vqa.models.loading import training_processor
 from hf_llava_vqa.reports.inspection.page import PAGE_FILE, write_inspection_page

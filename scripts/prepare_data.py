@@ -17,8 +17,8 @@ from datasets import Dataset
 
 from hf_llava_vqa.bad_images import BAD_IMAGES_FILE
 from hf_llava_vqa.data import BENCHMARKS, load_records
-from hf_llava_vqa.data.files import hashes_of_annotations
-from hf_llava_vqa.data.preparation import CHECKS, ON_BAD_IMAGE, write_shards
+from hf_llava_vqa.data.prepared.preparation import CHECKS, ON_BAD_IMAGE, write_shards
+from hf_llava_vqa.data.reading.files import hashes_of_annotations
 from hf_llava_vqa.data.skip_list import load_without, read_skip_list
 from hf_llava_vqa.errors import ConfigError, cli
 from hf_llava_vqa.hub import create_dataset_repository, push_prepared_set

@@ -11,25 +11,25 @@ import pyarrow as pa
 from datasets import Dataset, IterableDataset, NamedSplit
 
 from hf_llava_vqa.data.benchmark import Benchmark
-from hf_llava_vqa.data.folders import is_on_hub
-from hf_llava_vqa.data.manifest import MANIFEST
-from hf_llava_vqa.data.row_groups import TableGroups
-from hf_llava_vqa.data.shards import read_shards
+from hf_llava_vqa.data.prepared.folders import is_on_hub
+from hf_llava_vqa.data.prepared.manifest import MANIFEST
+from hf_llava_vqa.data.prepared.row_groups import TableGroups
+from hf_llava_vqa.data.prepared.shards import read_shards
 from hf_llava_vqa.data.trl_rows import read_trl_rows
 from hf_llava_vqa.errors import ConfigError
 from hf_llava_vqa.records import UNDECODED_FEATURES
 
 BENCHMARKS = {
-    "vizwiz": "hf_llava_vqa.data.vizwiz",
-    "vizwiz_competition": "hf_llava_vqa.data.vizwiz_competition",
-    "easy_vqa": "hf_llava_vqa.data.easy_vqa",
-    "dacon": "hf_llava_vqa.data.dacon",
-    "ubiai": "hf_llava_vqa.data.ubiai",
-    "llava_json": "hf_llava_vqa.data.llava_json",
-    "vqav2": "hf_llava_vqa.data.vqav2",
-    "gqa": "hf_llava_vqa.data.gqa",
-    "textvqa": "hf_llava_vqa.data.textvqa",
-    "scienceqa": "hf_llava_vqa.data.scienceqa",
+    "vizwiz": "hf_llava_vqa.data.benchmarks.vizwiz",
+    "vizwiz_competition": "hf_llava_vqa.data.benchmarks.vizwiz_competition",
+    "easy_vqa": "hf_llava_vqa.data.benchmarks.easy_vqa",
+    "dacon": "hf_llava_vqa.data.benchmarks.dacon",
+    "ubiai": "hf_llava_vqa.data.benchmarks.ubiai",
+    "llava_json": "hf_llava_vqa.data.benchmarks.llava_json",
+    "vqav2": "hf_llava_vqa.data.benchmarks.vqav2",
+    "gqa": "hf_llava_vqa.data.benchmarks.gqa",
+    "textvqa": "hf_llava_vqa.data.benchmarks.textvqa",
+    "scienceqa": "hf_llava_vqa.data.benchmarks.scienceqa",
 }
 """The module of each benchmark; it is imported when the benchmark is asked for."""
 

@@ -16,8 +16,8 @@ from typing import NamedTuple
 from datasets import Dataset, IterableDataset
 
 from hf_llava_vqa.data import load_folder
-from hf_llava_vqa.data.files import read_text
-from hf_llava_vqa.data.missing import keep_missing_images
+from hf_llava_vqa.data.reading.files import read_text
+from hf_llava_vqa.data.reading.missing import keep_missing_images
 from hf_llava_vqa.errors import ConfigError, RecordError, in_line
 
 _LINE = "an image id, and after tabs a reason and a split"

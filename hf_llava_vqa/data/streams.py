@@ -15,9 +15,9 @@ from datasets import Dataset, DatasetInfo, Features, Image, IterableDataset, Lis
 from datasets.iterable_dataset import ExamplesIterable
 from torch.utils.data import DataLoader
 
-from hf_llava_vqa.data.fingerprints import BATCH_ROWS, combined_fingerprint, table_fingerprint
 from hf_llava_vqa.data.order import MixtureOrder, share_slots, worker_rows
-from hf_llava_vqa.data.row_groups import RowGroups
+from hf_llava_vqa.data.prepared.fingerprints import BATCH_ROWS, combined_fingerprint, table_fingerprint
+from hf_llava_vqa.data.prepared.row_groups import RowGroups
 from hf_llava_vqa.errors import ConfigError, RecordError
 from hf_llava_vqa.records import UNDECODED_FEATURES
 

@@ -10,7 +10,7 @@ from typing import Any
 from datasets import Dataset, DatasetInfo, Features, Image, IterableDataset, List, load_dataset
 from datasets.exceptions import DatasetsError
 
-from hf_llava_vqa.data.folders import is_on_hub
+from hf_llava_vqa.data.prepared.folders import is_on_hub
 from hf_llava_vqa.errors import ConfigError, RecordError
 
 _PICTURES = {"image": Image(decode=False), "images": List(Image(decode=False))}

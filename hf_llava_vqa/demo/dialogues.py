@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from hf_llava_vqa import prompts
-from hf_llava_vqa.data.vizwiz import INSTRUCTION as VIZWIZ_INSTRUCTION
+from hf_llava_vqa.data.benchmarks.vizwiz import INSTRUCTION as VIZWIZ_INSTRUCTION
 from hf_llava_vqa.demo.pictures import COLORS, KINDS, SIDE, Scene
 
 Dialogue = tuple[str, str]  # question, answer

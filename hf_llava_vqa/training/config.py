@@ -12,7 +12,7 @@ from trl import ModelConfig, SFTConfig, TrlParser
 from hf_llava_vqa.answers import ANSWER_TARGETS
 from hf_llava_vqa.augmentation import AUGMENTATIONS
 from hf_llava_vqa.bad_images import ON_BAD_IMAGE
-from hf_llava_vqa.data.folders import is_on_hub
+from hf_llava_vqa.data.prepared.folders import is_on_hub
 from hf_llava_vqa.errors import ConfigError
 from hf_llava_vqa.models.processors import IMAGE_ASPECTS
 from hf_llava_vqa.prompts import TEMPLATES

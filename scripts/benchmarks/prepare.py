@@ -22,7 +22,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from hf_llava_vqa.data.preparation import CHECKS, worker_context, write_shards
+from hf_llava_vqa.data.prepared.preparation import CHECKS, worker_context, write_shards
 from scripts.benchmarks.photos import records_of, write_photos
 
 PACKAGES = ("hf-llava-vqa", "datasets", "pyarrow", "pillow")
@@ -38,7 +38,7 @@ print(json.dumps(timings(Path(photos), Path(out), *map(int, numbers))))
 PEAK = """
 import sys
 from pathlib import Path
-from hf_llava_vqa.data.preparation import write_shards
+from hf_llava_vqa.data.prepared.preparation import write_shards
 from scripts.benchmarks.photos import records_of
 write_shards(records_of(Path(sys.argv[1]), int(sys.argv[2])), sys.argv[3], split="train")
 (peak,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]

@@ -16,7 +16,7 @@ import pyarrow as pa
 from datasets import IterableDataset
 
 from hf_llava_vqa.data import load_records
-from hf_llava_vqa.data.row_groups import ReadGroup, RowGroups
+from hf_llava_vqa.data.prepared.row_groups import ReadGroup, RowGroups
 from hf_llava_vqa.data.streams import RecordStream, StreamLoader
 from hf_llava_vqa.images import open_image
 from scripts.benchmarks.photos import prepare

@@ -6,7 +6,7 @@ import pytest
 from examples import dataset, question, record
 
 from hf_llava_vqa.data import load_folders
-from hf_llava_vqa.data.preparation import write_shards
+from hf_llava_vqa.data.prepared.preparation import write_shards
 from hf_llava_vqa.data.streams import RecordStream
 from hf_llava_vqa.errors import ConfigError
 

@@ -7,7 +7,7 @@ import pytest
 from datasets import Dataset, IterableDataset
 
 from hf_llava_vqa.data import BENCHMARKS, get_benchmark, load_records
-from hf_llava_vqa.data.preparation import write_shards
+from hf_llava_vqa.data.prepared.preparation import write_shards
 from hf_llava_vqa.errors import ConfigError, RecordError
 from hf_llava_vqa.images import open_image
 from hf_llava_vqa.metrics import metric_path

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_llava_vqa.data import load_records
-from hf_llava_vqa.data.missing import keep_missing_images
+from hf_llava_vqa.data.reading.missing import keep_missing_images
 from hf_llava_vqa.data.skip_list import Skipped, leave_out, load_folder_without, read_skip_list, write_skip_list
 from hf_llava_vqa.errors import ConfigError, MissingImageError, RecordError
 from hf_llava_vqa.images import open_image

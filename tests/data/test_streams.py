@@ -15,8 +15,8 @@ from datasets import Dataset, IterableDataset, List
 
 from hf_llava_vqa.data import load_records
 from hf_llava_vqa.data.order import SLOTS, SetOrder
-from hf_llava_vqa.data.preparation import write_shards
-from hf_llava_vqa.data.row_groups import TableGroups
+from hf_llava_vqa.data.prepared.preparation import write_shards
+from hf_llava_vqa.data.prepared.row_groups import TableGroups
 from hf_llava_vqa.data.streams import RecordStream, StreamLoader, fingerprint, mix_streams, training_stream
 from hf_llava_vqa.errors import ConfigError, RecordError
 from hf_llava_vqa.images import open_image

@@ -2,7 +2,7 @@ import pytest
 from datasets import Dataset, Features, Image, IterableDataset, List, Value
 from examples import FUZZ, colour, png
 from hypothesis import given
-from reading import mutated
+from reader_checks import mutated
 from transformers import LlavaProcessor
 
 from hf_llava_vqa.collate import VqaCollator, as_record

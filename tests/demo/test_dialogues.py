@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from hf_llava_vqa.data.vizwiz import INSTRUCTION
+from hf_llava_vqa.data.benchmarks.vizwiz import INSTRUCTION
 from hf_llava_vqa.demo.dialogues import QUESTIONS, ask, base_dialogues, tokenizer_corpus
 from hf_llava_vqa.demo.pictures import COLORS, KINDS
 from hf_llava_vqa.models.tiny import tiny_tokenizer

@@ -14,8 +14,8 @@ from hf_llava_vqa import prompts
 from hf_llava_vqa.answers import weighted_answers
 from hf_llava_vqa.collate import VqaCollator, prompt_turns
 from hf_llava_vqa.data import load_folder
-from hf_llava_vqa.data.missing import keep_missing_images
-from hf_llava_vqa.data.preparation import write_shards
+from hf_llava_vqa.data.prepared.preparation import write_shards
+from hf_llava_vqa.data.reading.missing import keep_missing_images
 from hf_llava_vqa.data.skip_list import load_folder_without, read_skip_list
 from hf_llava_vqa.errors import ImageError
 from hf_llava_vqa.metrics.vizwiz_accuracy.answer_rules import answer_accuracy

@@ -10,7 +10,7 @@ from PIL import Image
 
 from hf_llava_vqa.collate import VqaCollator
 from hf_llava_vqa.data import load_folder
-from hf_llava_vqa.data.missing import keep_missing_images
+from hf_llava_vqa.data.reading.missing import keep_missing_images
 from hf_llava_vqa.models.loading import load_processor
 from hf_llava_vqa.reports.inspection.page import LISTED, write_inspection_page
 from hf_llava_vqa.reports.inspection.report import inspect_set

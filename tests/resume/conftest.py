@@ -10,7 +10,7 @@ from examples import ANSWERS, QUESTIONS, colour, question, record
 from oracle import READERS
 from runs import Zygote
 
-from hf_llava_vqa.data.preparation import write_shards
+from hf_llava_vqa.data.prepared.preparation import write_shards
 
 ROWS = 17  # a prime: nothing divides it
 

@@ -13,7 +13,7 @@ from transformers.utils.hub import PushInProgress
 
 from hf_llava_vqa import VqaConfig, VqaTrainer
 from hf_llava_vqa.data import load_records
-from hf_llava_vqa.data.preparation import write_shards
+from hf_llava_vqa.data.prepared.preparation import write_shards
 from hf_llava_vqa.data.streams import RecordStream
 from hf_llava_vqa.errors import ConfigError
 from hf_llava_vqa.models.adapters import language_model_targets

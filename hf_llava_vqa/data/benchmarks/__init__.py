@@ -1,0 +1,1 @@
+"""One file a source: a `Benchmark` that reads the files as their owners publish them."""

@@ -1,0 +1,85 @@
+"""GQA: questions made from scene graphs of photos, one answer each, about thirteen to a photo.
+
+Published at cs.stanford.edu/people/dorarad/gqa: `train_balanced_questions.json` and so on, objects of question id →
+`{"question", "imageId", "answer", "fullAnswer", "types", "groups", "isBalanced", …}`, and `images/<imageId>.jpg`. The
+balanced files are read; the unbalanced ones (14 million training questions in ten files) are not.
+"""
+
+from collections.abc import Iterator
+
+from hf_llava_vqa.data.benchmark import SHORT_ANSWER, Benchmark
+from hf_llava_vqa.data.reading.files import Place, find_file, find_images, kind_of, read_json
+from hf_llava_vqa.data.reading.questions import Fields, Question, group_questions
+from hf_llava_vqa.errors import RecordError, in_line
+from hf_llava_vqa.records import Record, make_dialogue
+
+SHAPE = '{ID: {"question", "imageId", "answer"}}'
+# Fields of the record, and two that only point into scene graphs or repeat "semantic".
+_NOT_METADATA = ("question", "imageId", "answer", "annotations", "semanticStr")
+
+
+def read(
+    split: str,
+    *,
+    root: Place = None,
+    annotations: Place = None,
+    images: Place = None,
+    follow_symlinks: bool = False,
+) -> Iterator[Record]:
+    """Read a split, from `root` or from the files named by `annotations` and `images`.
+
+    Args:
+        root: folder with the questions or `questions1.2.zip`, and with `images/` or `images.zip`.
+        annotations: the file of questions.
+        images: the folder, zip or tar archive with the photos.
+        follow_symlinks: allow links in the folder of images that lead out of it.
+
+    Yields:
+        One record a photo, with all its questions, in the order of the file. What the file says about a question
+        is kept in `metadata`, but for its links into the scene graph.
+
+    Raises:
+        ConfigError: too few paths.
+        RecordError: a file, a question or a photo that is missing or has another shape.
+    """
+    name = f"{split}_balanced_questions.json"
+    places = (name, f"questions1.2/{name}", f"questions/{name}", f"data/{name}")
+    file = find_file(root, annotations, *places, archive="questions1.2.zip", keyword="annotations")
+    store = find_images(root, images, "images", follow_symlinks=follow_symlinks)
+    yield from group_questions(_questions(file, answered=split != "test"), store, source="gqa", split=split)
+
+
+def _questions(file: str, answered: bool) -> Iterator[Question]:
+    questions = read_json(file)
+    if not isinstance(questions, dict) or not questions:
+        found = "an empty object" if questions == {} else kind_of(questions)
+        raise RecordError(f"{file}: expected {SHAPE}, found {found}")
+    for id, question in questions.items():
+        row = Fields.of(question, f"{file}, question {in_line(id)}", SHAPE)
+        image_id = row.name("imageId")
+        dialogue = make_dialogue(
+            id=id,
+            question=row.text("question"),
+            answers=[row.text("answer")] if answered else [],
+            answer_type=_structural_type(row),
+            metadata=row.rest(_NOT_METADATA),
+        )
+        yield Question(row.where, image_id, f"{image_id}.jpg", dialogue)
+
+
+def _structural_type(row: Fields) -> str:
+    """`query`, `verify`, `choose`, `logical` or `compare`."""
+    if row.row.get("types") is None:
+        return ""
+    return Fields.of(row.row["types"], f"{row.where}, types", '{"structural"}').optional_text("structural")
+
+
+BENCHMARK = Benchmark(
+    name="gqa",
+    homepage="https://cs.stanford.edu/people/dorarad/gqa/",
+    splits=("train", "val", "testdev", "test"),
+    read=read,
+    instruction=SHORT_ANSWER,
+    metric="vizwiz_accuracy",
+    metric_variant="vqa",
+)

@@ -1,0 +1,1 @@
+"""What readers share: finding and parsing files, checking rows, missing images."""

@@ -1,0 +1,166 @@
+import json
+
+import pytest
+from examples import FUZZ, damaged
+from hypothesis import given
+from reader_checks import (
+    mark_byte_order,
+    mutated,
+    questions_of,
+    read_all,
+    read_or_refuse,
+    refusal,
+    refusal_after,
+    write,
+    write_photos,
+    zip_up,
+)
+
+from hf_llava_vqa.data import load_records
+from hf_llava_vqa.data.benchmarks.gqa import read
+from hf_llava_vqa.errors import ConfigError
+from hf_llava_vqa.images import open_image
+from hf_llava_vqa.metrics.gqa.gqa_rules import read_question
+
+FILE = "train_balanced_questions.json"
+
+
+def question(image_id, text, answer, structural="query"):
+    return {
+        "semantic": [
+            {"operation": "select", "dependencies": [], "argument": "wall (722332)"},
+            {"operation": "query", "dependencies": [0], "argument": "color"},
+        ],
+        "entailed": ["07333407"],
+        "equivalent": ["07333408"],
+        "question": text,
+        "imageId": image_id,
+        "isBalanced": True,
+        "groups": {"global": "color", "local": "10-wall_color"},
+        "answer": answer,
+        "semanticStr": "select: wall (722332)->query: color [0]",
+        "annotations": {"answer": {}, "question": {"4": "722332"}, "fullAnswer": {}},
+        "types": {"detailed": "relAttr", "semantic": "attr", "structural": structural},
+        "fullAnswer": f"It is {answer}.",
+    }
+
+
+QUESTIONS = {
+    "07333408": question("2354786", "What is on the white wall?", "pipe"),
+    "07333406": question("2375429", "Is the sky dark?", "yes", structural="verify"),
+    "00123": question("2354786", "Which color is the wall?", "white"),
+}
+
+
+def write_set(root):
+    write(root / FILE, QUESTIONS)
+    unanswered = {id: {"question": row["question"], "imageId": row["imageId"]} for id, row in QUESTIONS.items()}
+    write(root / "test_balanced_questions.json", unanswered)
+    write_photos(root / "images", "2354786.jpg", "2375429.jpg")
+
+
+@pytest.fixture
+def root(tmp_path):
+    write_set(tmp_path / "gqa")
+    return tmp_path / "gqa"
+
+
+def test_questions_of_one_photo_are_one_record(root):
+    records = read_all(read, "train", root=root)
+    assert questions_of(records) == [
+        ("2354786", [("07333408", "What is on the white wall?"), ("00123", "Which color is the wall?")]),
+        ("2375429", [("07333406", "Is the sky dark?")]),
+    ]
+    (dialogue,) = records[1]["dialogues"]
+    assert dialogue["answers"] == [{"answer": "yes", "answer_confidence": ""}]
+    assert dialogue["answer_type"] == "verify"
+    assert records[1]["source"] == "gqa"
+
+
+def test_metadata_hold_what_the_official_measures_need(root):
+    dialogue = read_all(read, "train", root=root)[0]["dialogues"][1]
+    kept = json.loads(dialogue["metadata"])
+    assert kept["fullAnswer"] == "It is white."
+    assert not {"annotations", "semanticStr"} & set(kept)
+    kept |= {"question": dialogue["turns"][0]["content"], "answer": dialogue["answers"][0]["answer"]}
+    assert read_question("00123", kept) == read_question("00123", QUESTIONS["00123"])
+
+
+def test_test_questions_have_no_answers(root):
+    dialogues = [dialogue for record in read_all(read, "test", root=root) for dialogue in record["dialogues"]]
+    assert [dialogue["answers"] for dialogue in dialogues] == [[]] * 3
+
+
+def test_archives_as_downloaded(root):
+    expected = questions_of(read_all(read, "train", root=root))
+    zip_up(root / "questions1.2.zip", root / FILE)
+    zip_up(root / "images.zip", root / "images")
+    rows = load_records("gqa", split="train", root=root)
+    assert questions_of(list(rows)) == expected
+    assert open_image(rows[0]["images"][0]).mode == "RGB"
+
+
+def test_files_named_one_by_one(root):
+    paths = {"annotations": root / FILE, "images": root / "images"}
+    assert read_all(read, "train", **paths) == read_all(read, "train", root=root)
+    with pytest.raises(ConfigError, match="or images"):
+        list(read("train", annotations=root / FILE))
+
+
+def test_a_byte_order_mark_is_skipped(root):
+    mark_byte_order(root / FILE)
+    assert len(read_all(read, "train", root=root)) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.clear(), ": expected {ID: {"),
+        (lambda d: d.update({"1\n": 5}), r", question '1\n': expected {ID: "),
+        (lambda d: d.update({"": d["00123"]}), ", question : the id is empty; fill it in"),
+        (lambda d: d["00123"].pop("question"), ", question 00123: question must be a string, found nothing"),
+        (lambda d: d["00123"].pop("imageId"), ", question 00123: imageId must be a string, found nothing"),
+        (lambda d: d["00123"].pop("answer"), ", question 00123: answer must be a string, found nothing"),
+        (lambda d: d["00123"].update(answer=["white"]), ", question 00123: answer must be a string, found a list"),
+        (lambda d: d["00123"].update(answer=""), ", question 00123: answer is empty"),
+        (lambda d: d["00123"].update(types="query"), ", question 00123, types: expected {"),
+        (lambda d: d["00123"].update(fullAnswer="\udfff"), ", question 00123: a broken character"),
+        (lambda d: d["00123"].update(imageId="../2375429"), ", question 00123: unsafe name '../2375429.jpg'"),
+        (lambda d: d["00123"].update(imageId=7), ", question 00123: image 7.jpg is not in "),
+    ],
+)
+def test_files_of_another_shape(root, change, message):
+    assert refusal_after(change, root / FILE, read, root=root).startswith(f"{root}/{FILE}{message}")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"[]", "expected {"),
+        (b'{"00123": ', "broken JSON at line 1, column 11"),
+        (b'{"\xe9": {}}', "not UTF-8 at byte 2"),
+    ],
+)
+def test_files_that_are_not_what_they_are_called(root, content, message):
+    write(root / FILE, content)
+    assert refusal(read, "train", root=root).startswith(f"{root}/{FILE}: {message}")
+
+
+def test_nothing_where_the_files_should_be(root):
+    assert refusal(read, "val", root=root).startswith(f"{root}: no val_balanced_questions.json, ")
+    (root / "images").rename(root / "pictures")
+    assert refusal(read, "train", root=root).startswith(f"{root}: no folder images and no images.zip")
+
+
+@pytest.fixture(scope="module")
+def fuzzed(tmp_path_factory):
+    root = tmp_path_factory.mktemp("fuzzed")
+    write_set(root)
+    return root
+
+
+@FUZZ
+@given(content=mutated(QUESTIONS) | damaged(json.dumps(QUESTIONS).encode()))
+def test_whatever_stands_in_the_file(fuzzed, content):
+    write(fuzzed / FILE, content)
+    read_or_refuse(read, "train", root=fuzzed)

@@ -2,13 +2,15 @@
 
 import io
 import random
+from functools import partial
 from pathlib import Path
 
+from datasets import Dataset
 from PIL import Image
 from tqdm import tqdm
 
 from hf_llava_vqa.data.prepared.preparation import write_shards
-from hf_llava_vqa.records import Record, make_dialogue, make_record
+from hf_llava_vqa.records import UNDECODED_FEATURES, Record, make_dialogue, make_record
 
 
 def prepare(folder: Path, count: int, width: int) -> Path:
@@ -26,9 +28,10 @@ def write_photos(folder: Path, count: int, width: int) -> None:
         (folder / f"{number}.jpg").write_bytes(_jpeg(number, width))
 
 
-def records_of(folder: Path, count: int) -> list[Record]:
-    """Records of the first `count` photos of a folder: each with a question and ten answers."""
-    return [_record(number, folder / f"{number}.jpg") for number in range(count)]
+def records_of(folder: Path, count: int) -> Dataset:
+    """Records of the first `count` photos of a folder: each with a question and ten answers. They lie on the disk."""
+    rows = partial(map, lambda number: _record(number, folder / f"{number}.jpg"), range(count))
+    return Dataset.from_generator(rows, features=UNDECODED_FEATURES, cache_dir=str(folder.with_suffix(".records")))
 
 
 def _record(number: int, image: bytes | Path) -> Record:

@@ -13,11 +13,10 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from hf_llava_vqa.data.benchmark import Benchmark
-from hf_llava_vqa.errors import RecordError
+from hf_llava_vqa.errors import RecordError, in_line
 from hf_llava_vqa.generation import Question, questions
-from hf_llava_vqa.metrics.vizwiz_accuracy.answer_rules import answer_accuracy, score
 from hf_llava_vqa.models.loading import ADAPTER_FILE
-from hf_llava_vqa.reports.stats import score_interval
+from hf_llava_vqa.reports.stats import statistic_interval
 from hf_llava_vqa.training.training_recipe import RECIPE_FILE, versions
 
 Prediction = dict[str, Any]
@@ -50,12 +49,6 @@ def question_only_predictions(
         }
 
 
-def ceiling(answers: Sequence[dict[str, str]], variant: str) -> float:
-    """The accuracy of the best single answer to one question: what its people's disagreement leaves to win."""
-    texts = [answer["answer"] for answer in answers]
-    return max(answer_accuracy(text, texts, variant) for text in dict.fromkeys(texts))
-
-
 def write_predictions(predictions: Iterable[Prediction], path: Path, *, total: int) -> list[Prediction]:
     """Write predictions to a JSON Lines file as they come, with a progress bar on terminals; returns them."""
     written = []
@@ -70,28 +63,35 @@ def write_predictions(predictions: Iterable[Prediction], path: Path, *, total: i
 def benchmark_scores(
     benchmark: Benchmark, asked: Sequence[Question], predictions: Sequence[Prediction], *, seed: int = 0
 ) -> dict[str, Any]:
-    """One benchmark's entry of `scores.json`; scores in 0..1, the interval 95 % by a bootstrap over images."""
-    answers = {prediction["id"]: prediction["answer"] for prediction in predictions}
-    references = [dialogue["answers"] for _, dialogue in asked]
-    result = score(
-        [answers[dialogue["id"]] for _, dialogue in asked],
-        references,
-        variant=benchmark.metric_variant,
-        return_per_question=True,
-    )
-    by_type: dict[str, list[float]] = {}  # the user's own labels: the metric knows the official ones only
-    for (_, dialogue), value in zip(asked, result["per_question"], strict=True):
-        by_type.setdefault(dialogue["answer_type"] or "unknown", []).append(value)
-    error, interval = score_interval(result["per_question"], [record["image_id"] for record, _ in asked], seed=seed)
-    best = [ceiling(reference, benchmark.metric_variant) for reference in references]
+    """One benchmark's entry of `scores.json`, by the benchmark's own metric.
+
+    Scores are 0 to 1, the interval is 95 % by a bootstrap over images; `metric` holds what the metric itself returns.
+
+    Raises:
+        RecordError: a question answered twice or not at all, or questions that the metric does not take.
+    """
+    scores = benchmark.score(answers_by_id(predictions), asked)
+    images = [record["image_id"] for record, _ in asked]
+    error, interval = statistic_interval(scores.counts, scores.combine, images, seed=seed)
     return {
-        "score": result["accuracy"],
+        "score": scores.score,
         "n": len(asked),
         "standard_error": error,
         "interval": list(interval),
-        "by": {name: sum(values) / len(values) for name, values in sorted(by_type.items())},
-        "ceiling": sum(best) / len(best),
+        "by": dict(scores.by),
+        "ceiling": scores.ceiling,
+        "metric": {"name": benchmark.metric, "variant": benchmark.metric_variant, **scores.details},
     }
+
+
+def answers_by_id(predictions: Iterable[Prediction]) -> dict[str, str]:
+    """The answers by the ids of their questions; raises `RecordError` for an id that was predicted twice."""
+    answers: dict[str, str] = {}
+    for prediction in predictions:
+        if prediction["id"] in answers:
+            raise RecordError(f"two predictions for {in_line(prediction['id'])}: a question is answered once")
+        answers[prediction["id"]] = prediction["answer"]
+    return answers
 
 
 def template_of(

@@ -14,6 +14,7 @@ from hf_llava_vqa.data.benchmark import Benchmark, Prediction
 from hf_llava_vqa.data.reading.files import ImageStore, find_file, find_images
 from hf_llava_vqa.data.reading.questions import Fields, Question, group_questions, locate
 from hf_llava_vqa.data.reading.tables import find_columns, read_rows, read_table
+from hf_llava_vqa.data.scoring import score_agreement
 from hf_llava_vqa.errors import RecordError, in_line
 from hf_llava_vqa.records import make_dialogue
 
@@ -140,6 +141,7 @@ BENCHMARK = Benchmark(
     instruction="",
     metric="vizwiz_accuracy",
     metric_variant="competition_fixed",
+    score_answers=score_agreement,
     submission_file="submission.csv",
     submit=submit,
     find_template=find_template,

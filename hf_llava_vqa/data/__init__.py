@@ -30,6 +30,7 @@ BENCHMARKS = {
     "gqa": "hf_llava_vqa.data.benchmarks.gqa",
     "textvqa": "hf_llava_vqa.data.benchmarks.textvqa",
     "scienceqa": "hf_llava_vqa.data.benchmarks.scienceqa",
+    "pope": "hf_llava_vqa.data.benchmarks.pope",
 }
 """The module of each benchmark; it is imported when the benchmark is asked for."""
 

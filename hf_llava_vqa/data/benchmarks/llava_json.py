@@ -122,7 +122,7 @@ def _read_rows(file: str, store: ImageStore, bad_rows: Place) -> tuple[list[Conv
 
 
 def _parsed(file: str) -> list[Any]:
-    rows = read_json_lines(file) if file.endswith(".jsonl") else read_json(file)
+    rows = [row for _, row in read_json_lines(file)] if file.endswith(".jsonl") else read_json(file)
     if not isinstance(rows, list):
         raise RecordError(f"{file}: expected a list of {SHAPE}, found {kind_of(rows)}")
     return rows

@@ -136,7 +136,7 @@ def find_source(
     return file, find_images(root, images, split, follow_symlinks=follow_symlinks)
 
 
-def find_file(root: Place, given: Place, *names: str, archive: str, keyword: str) -> str:
+def find_file(root: Place, given: Place, *names: str, archive: str = "", keyword: str) -> str:
     """Find an annotation file: `given`, the first of `names` in `root`, or a file of that name anywhere in `archive`.
 
     Raises:
@@ -149,15 +149,13 @@ def find_file(root: Place, given: Place, *names: str, archive: str, keyword: str
     for name in names:
         if (root / name).is_file():
             return str(root / name)
-    if (root / archive).is_file():
+    if archive and (root / archive).is_file():
         files = {name.rpartition("/")[2] for name in names}
         for member in _members(root / archive):
             if member.rpartition("/")[2] in files:
                 return member_path(root / archive, member)
-    raise RecordError(
-        f"{root}: no {', '.join(names)} or {archive} holding it; "
-        f"download the annotations into it, or name the file as {keyword}"
-    )
+    places = f"{', '.join(names)} or {archive} holding it" if archive else " or ".join(names)
+    raise RecordError(f"{root}: no {places}; download the annotations into it, or name the file as {keyword}")
 
 
 def find_images(root: Place, given: Place, *names: str, follow_symlinks: bool = False) -> ImageStore:
@@ -223,10 +221,14 @@ def read_json(file: str) -> Any:
     return _parse_json(read_text(file), file)
 
 
-def read_json_lines(file: str) -> list[Any]:
-    """Parse a file that holds one JSON value a line; empty lines are skipped. Raises as `read_json`."""
+def read_json_lines(file: str) -> list[tuple[int, Any]]:
+    """Parse a file that holds one JSON value a line; empty lines are skipped. Raises as `read_json`.
+
+    Returns:
+        The number of each line, counted from 1, and its value.
+    """
     lines = enumerate(read_text(file).split("\n"), start=1)
-    return [_parse_json(line, file, number) for number, line in lines if line.strip()]
+    return [(number, _parse_json(line, file, number)) for number, line in lines if line.strip()]
 
 
 def read_text(file: str) -> str:

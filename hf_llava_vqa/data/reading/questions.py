@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from hf_llava_vqa.data.reading.files import ImageStore, kind_of
+from hf_llava_vqa.data.reading.files import ImageStore, kind_of, read_json_lines
 from hf_llava_vqa.data.reading.missing import place_of_missing
 from hf_llava_vqa.errors import ImageError, RecordError, in_line
 from hf_llava_vqa.records import make_record
@@ -88,6 +88,15 @@ class Fields:
             found = kind_of(value) if key in self.row else "nothing"
             raise RecordError(f"{self.where}: {key} must be {_KINDS[kind]}, found {found}; expected {self.shape}")
         return value
+
+
+def read_lines(file: str, shape: str) -> Iterator[Fields]:
+    """Read a JSON Lines file of objects, at least one; lines count from 1. Raises RecordError naming the line."""
+    lines = read_json_lines(file)
+    if not lines:
+        raise RecordError(f"{file}: an empty file; expected lines of {shape}")
+    for number, line in lines:
+        yield Fields.of(line, f"{file}, line {number}", shape)
 
 
 class Question(NamedTuple):

@@ -31,6 +31,8 @@ BENCHMARKS = {
     "textvqa": "hf_llava_vqa.data.benchmarks.textvqa",
     "scienceqa": "hf_llava_vqa.data.benchmarks.scienceqa",
     "pope": "hf_llava_vqa.data.benchmarks.pope",
+    "mmbench": "hf_llava_vqa.data.benchmarks.mmbench",
+    "mmbench_cn": "hf_llava_vqa.data.benchmarks.mmbench_cn",
 }
 """The module of each benchmark; it is imported when the benchmark is asked for."""
 

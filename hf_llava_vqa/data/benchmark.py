@@ -13,6 +13,9 @@ Prediction = dict[str, Any]
 SHORT_ANSWER = "Answer the question using a single word or phrase."
 """What LLaVA-1.5 appends to questions with short answers, in training and evaluation."""
 
+LETTER_ANSWER = "Answer with the option's letter from the given choices directly."
+"""What LLaVA-1.5 appends to multiple-choice questions."""
+
 
 @dataclass(frozen=True)
 class Benchmark:

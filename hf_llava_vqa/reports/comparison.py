@@ -11,7 +11,7 @@ from hf_llava_vqa.data import get_benchmark
 from hf_llava_vqa.data.scoring import human_answers
 from hf_llava_vqa.errors import RecordError
 from hf_llava_vqa.generation import Question, questions
-from hf_llava_vqa.reports.evaluation import SCORES_FILE, Prediction, answers_by_id, read_predictions
+from hf_llava_vqa.reports.evaluation import SCORES_FILE, Prediction, read_predictions
 from hf_llava_vqa.reports.page import Example, GradedAnswer, write_page
 
 ROLE_ORDER = ("question_only", "base", "adapter", "merged")
@@ -117,7 +117,8 @@ def write_comparison_page(
 
 def _credits(evaluation: Evaluation, asked: Sequence[Question]) -> dict[str, float]:
     """The credit of each answer, by dialogue id. All are scored at once: a metric may need to see them together."""
-    scores = get_benchmark(evaluation.benchmark).score(answers_by_id(evaluation.predictions.values()), asked)
+    answers = {id: prediction["answer"] for id, prediction in evaluation.predictions.items()}
+    scores = get_benchmark(evaluation.benchmark).score(answers, asked)
     return {dialogue["id"]: credit for (_, dialogue), credit in zip(asked, scores.per_question, strict=True)}
 
 

@@ -13,7 +13,8 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from hf_llava_vqa.data.benchmark import Benchmark
-from hf_llava_vqa.errors import RecordError, in_line
+from hf_llava_vqa.data.submissions import answers_by_id
+from hf_llava_vqa.errors import RecordError
 from hf_llava_vqa.generation import Question, questions
 from hf_llava_vqa.models.loading import ADAPTER_FILE
 from hf_llava_vqa.reports.stats import statistic_interval
@@ -84,16 +85,6 @@ def benchmark_scores(
     }
 
 
-def answers_by_id(predictions: Iterable[Prediction]) -> dict[str, str]:
-    """The answers by the ids of their questions; raises `RecordError` for an id that was predicted twice."""
-    answers: dict[str, str] = {}
-    for prediction in predictions:
-        if prediction["id"] in answers:
-            raise RecordError(f"two predictions for {in_line(prediction['id'])}: a question is answered once")
-        answers[prediction["id"]] = prediction["answer"]
-    return answers
-
-
 def template_of(
     benchmark: Benchmark, asked: Sequence[Question], data: str | Path | None, template: str | None
 ) -> str | None:
@@ -101,12 +92,15 @@ def template_of(
 
     Args:
         data: the folder with the benchmark's files.
-        template: the file, if it is not in `data`.
+        template: the file, if it is not in `data`, or if a split with answers is to be submitted too.
+
+    Returns:
+        The file; None if no submission is to be written, or if it needs no such file.
 
     Raises:
         ConfigError, RecordError: the submission needs such a file and there is none.
     """
-    if benchmark.find_template is None or any(dialogue["answers"] for _, dialogue in asked):
+    if benchmark.find_template is None or (template is None and any(dialogue["answers"] for _, dialogue in asked)):
         return None
     return benchmark.find_template(data, template)
 
@@ -122,10 +116,10 @@ def write_evaluation(
     settings: dict[str, Any],
     template: str | None = None,
 ) -> dict[str, Any]:
-    """Write `scores.json`, or for a split without answers the benchmark's submission file; returns the scores.
+    """Write `scores.json`, and for a split without answers the benchmark's submission file; returns the scores.
 
     Args:
-        template: what `template_of` found.
+        template: what `template_of` found; with it there is a submission file for a split with answers too.
 
     Raises:
         RecordError: some questions of the split have answers and others do not.
@@ -138,7 +132,7 @@ def write_evaluation(
     scores: dict[str, Any] = {"model": model, "role": role, "benchmarks": {}}
     if with_answers:
         scores["benchmarks"][benchmark.name] = benchmark_scores(benchmark, asked, predictions)
-    elif benchmark.submit is not None:
+    if benchmark.submit is not None and (template is not None or not with_answers):
         filled_in = [] if template is None else [template]
         benchmark.submit(list(predictions), folder / benchmark.submission_file, *filled_in)
     scores |= {"settings": settings, "versions": versions()}

@@ -77,7 +77,7 @@ def read_all(read: Callable[..., Iterator[dict[str, Any]]], split: str, **paths:
     for record in records:
         validate_record(record)
         assert record["split"] == split
-        json.dumps(record, ensure_ascii=False).encode()
+        json.dumps(record, ensure_ascii=False, default=len).encode()  # pictures in memory are bytes
     image_ids = [record["image_id"] for record in records]
     dialogue_ids = [dialogue["id"] for record in records for dialogue in record["dialogues"]]
     assert len(set(image_ids)) == len(image_ids) > 0
@@ -152,7 +152,12 @@ def trained_texts(rows: Iterable[dict[str, Any]], llava: Path) -> list[tuple[str
 
 
 def evaluate(
-    name: str, records: Iterable[dict[str, Any]], answers: Mapping[str, str], out: Path, root: Path | None = None
+    name: str,
+    records: Iterable[dict[str, Any]],
+    answers: Mapping[str, str],
+    out: Path,
+    root: Path | None = None,
+    template: Path | None = None,
 ) -> dict[str, Any]:
     """Score a split, or write its submission file into `out`, as scripts/evaluate.py does; the answers are by id.
 
@@ -171,8 +176,8 @@ def evaluate(
         for record, dialogue in asked
     ]
     out.mkdir(exist_ok=True)
-    template = template_of(benchmark, asked, root, None)
-    write_evaluation(out, benchmark, asked, predictions, model="stub", role="base", settings={}, template=template)
+    found = template_of(benchmark, asked, root, template)
+    write_evaluation(out, benchmark, asked, predictions, model="stub", role="base", settings={}, template=found)
     entry = json.loads((out / "scores.json").read_text())["benchmarks"].get(name, {})
     assert not entry or 0 <= entry["interval"][0] <= entry["score"] <= entry["interval"][1] <= 1
     return entry

@@ -8,12 +8,12 @@ import pytest
 
 from hf_llava_vqa.data import get_benchmark
 from hf_llava_vqa.data.scoring import ceiling
+from hf_llava_vqa.data.submissions import answers_by_id
 from hf_llava_vqa.errors import RecordError
 from hf_llava_vqa.generation import questions
 from hf_llava_vqa.records import make_dialogue, make_record
 from hf_llava_vqa.reports.comparison import read_evaluations, score_table
 from hf_llava_vqa.reports.evaluation import (
-    answers_by_id,
     benchmark_scores,
     question_only_predictions,
     read_predictions,

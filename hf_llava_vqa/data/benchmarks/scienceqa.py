@@ -9,16 +9,13 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from hf_llava_vqa.data.benchmark import Benchmark
+from hf_llava_vqa.data.benchmark import LETTER_ANSWER, Benchmark
 from hf_llava_vqa.data.reading.files import Place, find_file, find_images, read_json
 from hf_llava_vqa.data.reading.questions import Fields, Question, group_questions
 from hf_llava_vqa.data.scoring import Asked, Scores, only_answer
 from hf_llava_vqa.errors import RecordError, in_line
 from hf_llava_vqa.metrics.scienceqa.scienceqa_rules import GRADES, LETTERS, VARIANTS, score
 from hf_llava_vqa.records import Record, make_dialogue
-
-INSTRUCTION = "Answer with the option's letter from the given choices directly."
-"""What LLaVA-1.5 appends to multiple-choice questions."""
 
 SHAPE = '{ID: {"question", "choices": [strings], "answer": index, "hint", "image"}}'
 _NOT_METADATA = ("choices", "hint", "image", "split")
@@ -124,7 +121,7 @@ BENCHMARK = Benchmark(
     homepage="https://scienceqa.github.io",
     splits=("train", "val", "test"),
     read=read,
-    instruction=INSTRUCTION,
+    instruction=LETTER_ANSWER,
     metric="scienceqa",
     metric_variant="llava",
     score_answers=score_answers,

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from hf_llava_vqa.archives import list_members, member_path
 from hf_llava_vqa.errors import ConfigError, ImageError, RecordError, in_line
-from hf_llava_vqa.images import check_name, path_inside
+from hf_llava_vqa.images import check_name, decode_base64, path_inside
 
 _JSON_KINDS = {dict: "an object", list: "a list", str: "a string", bool: "a truth value", type(None): "null"}
 
@@ -29,7 +29,7 @@ class ImageStore(Protocol):
 
     place: str
 
-    def locate(self, name: str) -> str | None:
+    def locate(self, name: str) -> str | bytes | None:
         """Return what `images.open_image` opens, or None if there is no such image."""
 
 
@@ -92,6 +92,28 @@ class ImageArchive:
             first, second = map(in_line, fitting[:2])
             raise RecordError(f"{self.place}: {in_line(name)} could be {first} or {second}; unpack the right folder")
         return member_path(self.place, fitting[0]) if fitting else None
+
+
+class EmbeddedImages:
+    """Images that stand in an annotation file itself, in base64. One that stands there several times is kept once."""
+
+    def __init__(self, file: str) -> None:
+        self.place = file
+        self._images: dict[str, bytes] = {}  # by their hashes
+
+    def add(self, text: str, where: str) -> str:
+        """Decode an image and return the name to locate it by; raises RecordError, naming `where`, if it is none."""
+        try:
+            image = decode_base64(text)
+        except ImageError as error:
+            raise RecordError(f"{where}: {error}") from error
+        name = hashlib.sha256(image).hexdigest()
+        self._images[name] = image
+        return name
+
+    def locate(self, name: str) -> bytes | None:
+        """Return the bytes of the image, or None."""
+        return self._images.get(name)
 
 
 def _ending(path: str, parts: int) -> str:

@@ -138,14 +138,14 @@ def group_questions(
         )
 
 
-def locate_all(names: Mapping[str, str], store: ImageStore) -> dict[str, str]:
+def locate_all(names: Mapping[str, str], store: ImageStore) -> dict[str, str | bytes]:
     """Find images by name; `names` says where each was asked for, "" is no image.
 
     Raises:
         RecordError: an unsafe name; missing images, unless they are kept: the first, where it was asked for, and how
             many.
     """
-    paths: dict[str, str] = {}
+    paths: dict[str, str | bytes] = {}
     missing: list[str] = []
     for name, where in names.items():
         path = locate(name, where, store)
@@ -164,7 +164,7 @@ def locate_all(names: Mapping[str, str], store: ImageStore) -> dict[str, str]:
     return paths
 
 
-def locate(name: str, where: str, store: ImageStore) -> str | None:
+def locate(name: str, where: str, store: ImageStore) -> str | bytes | None:
     """Find one image; None if it is missing or `name` is "". Raises RecordError for an unsafe or ambiguous name."""
     try:
         return store.locate(name) if name else None

@@ -33,6 +33,7 @@ BENCHMARKS = {
     "pope": "hf_llava_vqa.data.benchmarks.pope",
     "mmbench": "hf_llava_vqa.data.benchmarks.mmbench",
     "mmbench_cn": "hf_llava_vqa.data.benchmarks.mmbench_cn",
+    "mme": "hf_llava_vqa.data.benchmarks.mme",
 }
 """The module of each benchmark; it is imported when the benchmark is asked for."""
 

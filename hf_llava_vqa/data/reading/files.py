@@ -14,10 +14,11 @@ from contextvars import ContextVar
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
-from hf_llava_vqa.archives import list_members, member_path
+from hf_llava_vqa.archives import list_members, member_path, read_member
 from hf_llava_vqa.errors import ConfigError, ImageError, RecordError, in_line
 from hf_llava_vqa.images import check_name, decode_base64, path_inside
 
+_LONGEST_TAR_MEMBER = 2**31  # bytes; text in a tar is not compressed, so this is no bomb but the wrong file
 _JSON_KINDS = {dict: "an object", list: "a list", str: "a string", bool: "a truth value", type(None): "null"}
 
 Place = str | Path | None
@@ -74,7 +75,7 @@ class ImageArchive:
     def __init__(self, archive: Path) -> None:
         self.place = os.path.abspath(archive)
         self._members: dict[str, list[str]] = {}  # by the last part of their names, and by the last two
-        for member in _members(archive):
+        for member in list_archive(archive):
             for key in dict.fromkeys((_ending(member, 1), _ending(member, 2))):
                 self._members.setdefault(key, []).append(member)
 
@@ -173,7 +174,7 @@ def find_file(root: Place, given: Place, *names: str, archive: str = "", keyword
             return str(root / name)
     if archive and (root / archive).is_file():
         files = {name.rpartition("/")[2] for name in names}
-        for member in _members(root / archive):
+        for member in list_archive(root / archive):
             if member.rpartition("/")[2] in files:
                 return member_path(root / archive, member)
     places = f"{', '.join(names)} or {archive} holding it" if archive else " or ".join(names)
@@ -208,7 +209,8 @@ def _checked_root(root: Place, keyword: str) -> Path:
     return Path(root)
 
 
-def _members(archive: Path) -> list[str]:
+def list_archive(archive: Path) -> list[str]:
+    """The names of an archive's members; raises RecordError if it is damaged."""
     try:
         return list_members(archive)
     except ImageError as error:
@@ -282,6 +284,8 @@ def _parse_json(text: str, file: str, first_line: int = 1) -> Any:
 
 def _read_bytes(file: str) -> bytes:
     try:
+        if file.startswith("tar://"):
+            return read_member(file, _LONGEST_TAR_MEMBER)
         if not file.startswith("zip://"):
             return Path(file).read_bytes()
         member, _, archive = file.removeprefix("zip://").rpartition("::")
@@ -289,7 +293,7 @@ def _read_bytes(file: str) -> bytes:
             return opened.read(member)
     except FileNotFoundError:
         raise RecordError(f"{file}: no such annotation file") from None
-    except (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+    except (ImageError, OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise RecordError(f"{file}: cannot be read: {error}") from error
 
 

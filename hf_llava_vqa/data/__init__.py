@@ -34,6 +34,7 @@ BENCHMARKS = {
     "mmbench": "hf_llava_vqa.data.benchmarks.mmbench",
     "mmbench_cn": "hf_llava_vqa.data.benchmarks.mmbench_cn",
     "mme": "hf_llava_vqa.data.benchmarks.mme",
+    "seed": "hf_llava_vqa.data.benchmarks.seed",
 }
 """The module of each benchmark; it is imported when the benchmark is asked for."""
 

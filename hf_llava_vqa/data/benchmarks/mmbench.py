@@ -13,7 +13,7 @@ from typing import Any
 
 from hf_llava_vqa.data.benchmark import LETTER_ANSWER, Benchmark, Prediction
 from hf_llava_vqa.data.reading.files import EmbeddedImages, Place, find_file
-from hf_llava_vqa.data.reading.questions import Fields, Question, group_questions
+from hf_llava_vqa.data.reading.questions import Fields, Question, group_questions, with_options
 from hf_llava_vqa.data.reading.tables import find_columns, read_rows, read_table
 from hf_llava_vqa.data.scoring import Asked, Scores, only_answer
 from hf_llava_vqa.data.submissions import answers_of_all, load_excel_writer, write_excel
@@ -91,10 +91,10 @@ def _dialogue(row: Fields, *, answered: bool) -> dict[str, Any]:
     if answered and answer not in LETTERS[: len(options)]:
         raise RecordError(f"{row.where}: answer {in_line(answer)} is not the letter of one of {len(options)} options")
     hint = "" if hint.lower() in _NO_TEXT else hint
-    lines = [*([hint] if hint else []), row.text("question"), *map("{}. {}".format, LETTERS, options)]
+    asked = with_options(row.text("question"), options)
     return make_dialogue(
         id=index,
-        question="\n".join(lines),
+        question=f"{hint}\n{asked}" if hint else asked,
         answers=[answer] if answered else [],
         answer_type=row.row.get("category", ""),
         choices=options,

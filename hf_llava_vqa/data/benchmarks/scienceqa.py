@@ -11,7 +11,7 @@ from typing import Any
 
 from hf_llava_vqa.data.benchmark import LETTER_ANSWER, Benchmark
 from hf_llava_vqa.data.reading.files import Place, find_file, find_images, read_json
-from hf_llava_vqa.data.reading.questions import Fields, Question, group_questions
+from hf_llava_vqa.data.reading.questions import Fields, Question, group_questions, with_options
 from hf_llava_vqa.data.scoring import Asked, Scores, only_answer
 from hf_llava_vqa.errors import RecordError, in_line
 from hf_llava_vqa.metrics.scienceqa.scienceqa_rules import GRADES, LETTERS, VARIANTS, score
@@ -74,21 +74,16 @@ def _dialogue(id: str, row: Fields) -> dict[str, Any]:
         raise RecordError(
             f"{row.where}: answer {answer} of {len(choices)} choices; it must be the index of one of at most 5"
         )
+    asked = with_options(row.text("question"), choices)
     return make_dialogue(
         id=id,
-        question=ask_by_letter(row.text("question"), choices, hint),
+        question=f"Context: {hint}\n{asked}" if hint else asked,
         answers=[LETTERS[answer]],
         answer_type=row.optional_text("subject"),
         choices=choices,
         context=hint,
         metadata=row.rest(_NOT_METADATA),
     )
-
-
-def ask_by_letter(question: str, choices: list[str], context: str) -> str:
-    """The question between its context and a line `A. choice` for each choice, as LLaVA-1.5 asks."""
-    options = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False)]
-    return "\n".join([*([f"Context: {context}"] if context else []), question, *options])
 
 
 def score_answers(answers: Sequence[str], asked: Sequence[Asked], variant: str) -> Scores:

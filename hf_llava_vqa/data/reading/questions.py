@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from string import ascii_uppercase
 from typing import Any, NamedTuple
 
 from hf_llava_vqa.data.reading.files import ImageStore, kind_of, read_json_lines
@@ -97,6 +98,13 @@ def read_lines(file: str, shape: str) -> Iterator[Fields]:
         raise RecordError(f"{file}: an empty file; expected lines of {shape}")
     for number, line in lines:
         yield Fields.of(line, f"{file}, line {number}", shape)
+
+
+def with_options(question: str, options: Sequence[str]) -> str:
+    """The question followed by a line `A. option` for each option, as LLaVA-1.5 asks."""
+    return "\n".join(
+        [question, *(f"{letter}. {option}" for letter, option in zip(ascii_uppercase, options, strict=False))]
+    )
 
 
 class Question(NamedTuple):

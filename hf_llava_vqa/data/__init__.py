@@ -35,6 +35,7 @@ BENCHMARKS = {
     "mmbench_cn": "hf_llava_vqa.data.benchmarks.mmbench_cn",
     "mme": "hf_llava_vqa.data.benchmarks.mme",
     "seed": "hf_llava_vqa.data.benchmarks.seed",
+    "mmvet": "hf_llava_vqa.data.benchmarks.mmvet",
 }
 """The module of each benchmark; it is imported when the benchmark is asked for."""
 

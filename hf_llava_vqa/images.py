@@ -4,6 +4,7 @@ Every image the package looks at comes through `open_image`, so training, evalua
 pixels. Anything that cannot be opened is an `ImageError` that names the file.
 """
 
+import base64
 import io
 import os
 import struct
@@ -24,6 +25,8 @@ MEAN_COLOR = (122, 116, 104)
 """CLIP's mean colour in 8 bits: what LLaVA pads with, and what shows through transparent pixels here."""
 
 MAX_PIXELS = 50_000_000
+LONGEST_BASE64 = MAX_PIXELS * 16 // 3
+"""Characters in which an image file of `MAX_PIXELS` without compression stands in base64."""
 _MAX_BYTES_PER_PIXEL = 4  # 8-bit RGBA without compression: a larger file is no image of the allowed size
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
@@ -125,6 +128,23 @@ def read_image_bytes(source: Any, *, max_pixels: int = MAX_PIXELS) -> bytes:
         raise ImageError("image in memory: its file is gone; read the data with datasets.Image(decode=False)")
     with _open_file(source, _name_of(source), max_pixels) as file:
         return file.read()
+
+
+def decode_base64(text: str, *, max_pixels: int = MAX_PIXELS) -> bytes:
+    """Return the bytes of an image file that stands in an annotation file in base64; its header is checked.
+
+    Raises:
+        OversizedImageError: it is too large.
+        ImageError: it is not base64, or no image of a known format.
+    """
+    if len(text) * 3 // 4 > max_pixels * _MAX_BYTES_PER_PIXEL:
+        raise OversizedImageError(f"image in base64: {len(text):,} characters are too many for an image")
+    try:
+        data = base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise ImageError(f"image in base64: {one_line(error)}") from error
+    check_image(data, decode=False, max_pixels=max_pixels)
+    return data
 
 
 def check_name(name: str) -> None:

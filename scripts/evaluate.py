@@ -32,7 +32,11 @@ def parse_args() -> argparse.Namespace:
         "--benchmark", default="vizwiz", help="which benchmark's files, prompt and metric (default: vizwiz)"
     )
     parser.add_argument("--data", help="folder with the benchmark's files as published, or prepared")
-    parser.add_argument("--template", metavar="FILE", help="published file a submission fills in, if not in --data")
+    parser.add_argument(
+        "--template",
+        metavar="FILE",
+        help="published file that a submission fills in, if it is not in --data, or --split has answers",
+    )
     parser.add_argument("--split", default="val", help="split to answer (default: val)")
     parser.add_argument("--limit", type=int, help="answer the first so many images only")
     parser.add_argument("--out", required=True, type=Path, help="folder for predictions and scores")

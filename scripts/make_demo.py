@@ -16,11 +16,11 @@ from pathlib import Path
 import torch
 
 from hf_llava_vqa.data import get_benchmark, load_records
+from hf_llava_vqa.data.scoring import ceiling, human_answers
 from hf_llava_vqa.demo.base import BaseConfig, make_base
 from hf_llava_vqa.demo.data import DemoData, write_vizwiz_demo
 from hf_llava_vqa.errors import cli
 from hf_llava_vqa.generation import questions
-from hf_llava_vqa.reports.evaluation import ceiling
 
 FOLDERS = {"data": Path("outputs/demo/data"), "base": Path("outputs/demo/base")}
 
@@ -47,7 +47,8 @@ def make_data(folder: Path, args: argparse.Namespace) -> None:
     )
     variant = get_benchmark("vizwiz").metric_variant
     best = [
-        ceiling(asked["answers"], variant) for _, asked in questions(load_records("vizwiz", split="val", root=folder))
+        ceiling(human_answers(dialogue), variant)
+        for _, dialogue in questions(load_records("vizwiz", split="val", root=folder))
     ]
     print(f"ceiling on val: {sum(best) / len(best):.4f}, the best score any fixed answer per question can get")
 

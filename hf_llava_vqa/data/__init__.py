@@ -30,6 +30,12 @@ BENCHMARKS = {
     "gqa": "hf_llava_vqa.data.benchmarks.gqa",
     "textvqa": "hf_llava_vqa.data.benchmarks.textvqa",
     "scienceqa": "hf_llava_vqa.data.benchmarks.scienceqa",
+    "pope": "hf_llava_vqa.data.benchmarks.pope",
+    "mmbench": "hf_llava_vqa.data.benchmarks.mmbench",
+    "mmbench_cn": "hf_llava_vqa.data.benchmarks.mmbench_cn",
+    "mme": "hf_llava_vqa.data.benchmarks.mme",
+    "seed": "hf_llava_vqa.data.benchmarks.seed",
+    "mmvet": "hf_llava_vqa.data.benchmarks.mmvet",
 }
 """The module of each benchmark; it is imported when the benchmark is asked for."""
 

@@ -2,15 +2,15 @@
 
 import json
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hf_llava_vqa.data import get_benchmark
+from hf_llava_vqa.data.scoring import human_answers
 from hf_llava_vqa.errors import RecordError
 from hf_llava_vqa.generation import Question, questions
-from hf_llava_vqa.metrics.vizwiz_accuracy.answer_rules import answer_accuracy
 from hf_llava_vqa.reports.evaluation import SCORES_FILE, Prediction, read_predictions
 from hf_llava_vqa.reports.page import Example, GradedAnswer, write_page
 
@@ -92,7 +92,9 @@ def write_comparison_page(
     """Write the page: score table, the training run's curves, and a seeded sample of questions."""
     first = evaluations[0]
     asked = [(record, dialogue) for record, dialogue in questions(records) if dialogue["id"] in first.predictions]
-    sample = random.Random(seed).sample(asked, min(examples, len(asked)))
+    illustrated = [question for question in asked if question[0]["images"]]
+    sample = random.Random(seed).sample(illustrated, min(examples, len(illustrated)))
+    credits = [_credits(evaluation, asked) for evaluation in evaluations]
     images = len({record["image_id"] for record, _ in asked})
     write_page(
         path,
@@ -109,21 +111,27 @@ def write_comparison_page(
         ],
         ceiling=first.scores["ceiling"],
         history=json.loads((run / "trainer_state.json").read_text())["log_history"] if run is not None else [],
-        examples=[_example(question, evaluations) for question in sample],
+        examples=[_example(question, evaluations, credits) for question in sample],
     )
 
 
-def _example(question: Question, evaluations: Sequence[Evaluation]) -> Example:
+def _credits(evaluation: Evaluation, asked: Sequence[Question]) -> dict[str, float]:
+    """The credit of each answer, by dialogue id. All are scored at once: a metric may need to see them together."""
+    answers = {id: prediction["answer"] for id, prediction in evaluation.predictions.items()}
+    scores = get_benchmark(evaluation.benchmark).score(answers, asked)
+    return {dialogue["id"]: credit for (_, dialogue), credit in zip(asked, scores.per_question, strict=True)}
+
+
+def _example(question: Question, evaluations: Sequence[Evaluation], credits: Sequence[Mapping[str, float]]) -> Example:
     record, dialogue = question
-    answers = [answer["answer"] for answer in dialogue["answers"]]
-    variant = get_benchmark(evaluations[0].benchmark).metric_variant
-    predictions: dict[str, GradedAnswer] = {}
-    for evaluation in evaluations:
-        answer = evaluation.predictions[dialogue["id"]]["answer"]
-        predictions[evaluation.role] = {"answer": answer, "score": answer_accuracy(answer, answers, variant)}
+    id = dialogue["id"]
+    predictions: dict[str, GradedAnswer] = {
+        evaluation.role: {"answer": evaluation.predictions[id]["answer"], "score": credit[id]}
+        for evaluation, credit in zip(evaluations, credits, strict=True)
+    }
     return {
         "image": record["images"][0],
         "question": dialogue["turns"][-1]["content"],
-        "answers": answers,
+        "answers": human_answers(dialogue),
         "predictions": predictions,
     }

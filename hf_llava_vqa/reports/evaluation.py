@@ -13,11 +13,11 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from hf_llava_vqa.data.benchmark import Benchmark
+from hf_llava_vqa.data.submissions import answers_by_id
 from hf_llava_vqa.errors import RecordError
 from hf_llava_vqa.generation import Question, questions
-from hf_llava_vqa.metrics.vizwiz_accuracy.answer_rules import answer_accuracy, score
 from hf_llava_vqa.models.loading import ADAPTER_FILE
-from hf_llava_vqa.reports.stats import score_interval
+from hf_llava_vqa.reports.stats import statistic_interval
 from hf_llava_vqa.training.training_recipe import RECIPE_FILE, versions
 
 Prediction = dict[str, Any]
@@ -50,12 +50,6 @@ def question_only_predictions(
         }
 
 
-def ceiling(answers: Sequence[dict[str, str]], variant: str) -> float:
-    """The accuracy of the best single answer to one question: what its people's disagreement leaves to win."""
-    texts = [answer["answer"] for answer in answers]
-    return max(answer_accuracy(text, texts, variant) for text in dict.fromkeys(texts))
-
-
 def write_predictions(predictions: Iterable[Prediction], path: Path, *, total: int) -> list[Prediction]:
     """Write predictions to a JSON Lines file as they come, with a progress bar on terminals; returns them."""
     written = []
@@ -70,27 +64,24 @@ def write_predictions(predictions: Iterable[Prediction], path: Path, *, total: i
 def benchmark_scores(
     benchmark: Benchmark, asked: Sequence[Question], predictions: Sequence[Prediction], *, seed: int = 0
 ) -> dict[str, Any]:
-    """One benchmark's entry of `scores.json`; scores in 0..1, the interval 95 % by a bootstrap over images."""
-    answers = {prediction["id"]: prediction["answer"] for prediction in predictions}
-    references = [dialogue["answers"] for _, dialogue in asked]
-    result = score(
-        [answers[dialogue["id"]] for _, dialogue in asked],
-        references,
-        variant=benchmark.metric_variant,
-        return_per_question=True,
-    )
-    by_type: dict[str, list[float]] = {}  # the user's own labels: the metric knows the official ones only
-    for (_, dialogue), value in zip(asked, result["per_question"], strict=True):
-        by_type.setdefault(dialogue["answer_type"] or "unknown", []).append(value)
-    error, interval = score_interval(result["per_question"], [record["image_id"] for record, _ in asked], seed=seed)
-    best = [ceiling(reference, benchmark.metric_variant) for reference in references]
+    """One benchmark's entry of `scores.json`, by the benchmark's own metric.
+
+    Scores are 0 to 1, the interval is 95 % by a bootstrap over images; `metric` holds what the metric itself returns.
+
+    Raises:
+        RecordError: a question answered twice or not at all, or questions that the metric does not take.
+    """
+    scores = benchmark.score(answers_by_id(predictions), asked)
+    images = [record["image_id"] for record, _ in asked]
+    error, interval = statistic_interval(scores.counts, scores.combine, images, seed=seed)
     return {
-        "score": result["accuracy"],
+        "score": scores.score,
         "n": len(asked),
         "standard_error": error,
         "interval": list(interval),
-        "by": {name: sum(values) / len(values) for name, values in sorted(by_type.items())},
-        "ceiling": sum(best) / len(best),
+        "by": dict(scores.by),
+        "ceiling": scores.ceiling,
+        "metric": {"name": benchmark.metric, "variant": benchmark.metric_variant, **scores.details},
     }
 
 
@@ -101,12 +92,15 @@ def template_of(
 
     Args:
         data: the folder with the benchmark's files.
-        template: the file, if it is not in `data`.
+        template: the file, if it is not in `data`, or if a split with answers is to be submitted too.
+
+    Returns:
+        The file; None if no submission is to be written, or if it needs no such file.
 
     Raises:
         ConfigError, RecordError: the submission needs such a file and there is none.
     """
-    if benchmark.find_template is None or any(dialogue["answers"] for _, dialogue in asked):
+    if benchmark.find_template is None or (template is None and any(dialogue["answers"] for _, dialogue in asked)):
         return None
     return benchmark.find_template(data, template)
 
@@ -122,10 +116,10 @@ def write_evaluation(
     settings: dict[str, Any],
     template: str | None = None,
 ) -> dict[str, Any]:
-    """Write `scores.json`, or for a split without answers the benchmark's submission file; returns the scores.
+    """Write `scores.json`, and for a split without answers the benchmark's submission file; returns the scores.
 
     Args:
-        template: what `template_of` found.
+        template: what `template_of` found; with it there is a submission file for a split with answers too.
 
     Raises:
         RecordError: some questions of the split have answers and others do not.
@@ -138,7 +132,7 @@ def write_evaluation(
     scores: dict[str, Any] = {"model": model, "role": role, "benchmarks": {}}
     if with_answers:
         scores["benchmarks"][benchmark.name] = benchmark_scores(benchmark, asked, predictions)
-    elif benchmark.submit is not None:
+    if benchmark.submit is not None and (template is not None or not with_answers):
         filled_in = [] if template is None else [template]
         benchmark.submit(list(predictions), folder / benchmark.submission_file, *filled_in)
     scores |= {"settings": settings, "versions": versions()}

@@ -3,7 +3,7 @@
 Scores are in one order throughout, one a question. What is drawn at random depends on the seed alone.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +31,29 @@ def score_interval(
     scores = _checked(per_question_scores, "scores")
     means = np.array(list(_resampled_means(scores, image_ids, seed, resamples)))
     return float(means.std(ddof=1)), _percentiles(means)
+
+
+def statistic_interval(
+    counts: Sequence[Sequence[float]],
+    statistic: Callable[[Sequence[float]], float],
+    image_ids: Sequence[str],
+    *,
+    seed: int,
+    resamples: int = 1000,
+) -> tuple[float, Interval]:
+    """Return what `score_interval` does of a score that is no mean, such as F1: a function of sums over the questions.
+
+    Args:
+        counts: for each question the numbers that are summed.
+        statistic: the sums -> the score.
+        image_ids, seed, resamples: as in `score_interval`.
+
+    Raises:
+        ValueError: `counts` and `image_ids` differ in length.
+    """
+    sums = _resampled_sums(np.asarray(counts, dtype=np.float64), image_ids, seed, resamples)
+    values = np.array([statistic(total.tolist()) for total in sums])
+    return float(values.std(ddof=1)), _percentiles(values)
 
 
 @dataclass(frozen=True)
@@ -96,16 +119,21 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 
 def _resampled_means(scores: np.ndarray, image_ids: Sequence[str], seed: int, resamples: int) -> Iterator[float]:
     """Yield the mean over the questions of as many images, drawn with replacement, as there are."""
-    if len(scores) != len(image_ids):
-        raise ValueError(f"expected one image id a score, got {len(image_ids)} for {len(scores)}")
+    counts = np.column_stack([scores, np.ones(len(scores))])
+    for total, questions in _resampled_sums(counts, image_ids, seed, resamples):
+        yield total / questions
+
+
+def _resampled_sums(counts: np.ndarray, image_ids: Sequence[str], seed: int, resamples: int) -> Iterator[np.ndarray]:
+    """Yield the sums of the columns over the questions of as many images, drawn with replacement, as there are."""
+    if len(counts) != len(image_ids):
+        raise ValueError(f"expected one image id a score, got {len(image_ids)} for {len(counts)}")
     _, image_of_question = np.unique(np.asarray(image_ids), return_inverse=True)
-    totals = np.bincount(image_of_question, weights=scores)
-    questions = np.bincount(image_of_question)
+    totals = np.column_stack([np.bincount(image_of_question, weights=column) for column in counts.T])
     rng = np.random.default_rng(seed)
     # One resample at a time: all draws at once would take gigabytes on the large benchmarks.
     for _ in range(resamples):
-        images = rng.integers(len(totals), size=len(totals))
-        yield totals[images].sum() / questions[images].sum()
+        yield totals[rng.integers(len(totals), size=len(totals))].sum(axis=0)
 
 
 def _percentiles(means: np.ndarray) -> Interval:

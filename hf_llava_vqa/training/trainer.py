@@ -34,7 +34,6 @@ from hf_llava_vqa.collate import VqaCollator
 from hf_llava_vqa.data import get_benchmark
 from hf_llava_vqa.errors import ConfigError
 from hf_llava_vqa.generation import Question, answer_questions, questions
-from hf_llava_vqa.metrics.vizwiz_accuracy.answer_rules import score
 from hf_llava_vqa.models.adapters import (
     PROJECTOR,
     check_adapter_targets,
@@ -210,13 +209,8 @@ class VqaTrainer(ResumableTrainer):
         started = time.perf_counter()
         answers = self._answer_on_all_ranks(asked)
         benchmark = get_benchmark(asked[0][0]["source"] or "vizwiz")  # records of no benchmark are scored as VizWiz
-        result = score(
-            [answers[dialogue["id"]] for _, dialogue in asked],
-            [dialogue["answers"] for _, dialogue in asked],
-            variant=benchmark.metric_variant,
-        )
         return {
-            f"{prefix}_{benchmark.metric}": result["accuracy"],
+            f"{prefix}_{benchmark.metric}": benchmark.score(answers, asked).score,
             f"{prefix}_answering_seconds": round(time.perf_counter() - started, 2),
         }
 

@@ -4,7 +4,7 @@ import copy
 import json
 import shutil
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,11 @@ from hypothesis import strategies as st
 from transformers import LlavaProcessor
 
 from hf_llava_vqa.collate import VqaCollator
+from hf_llava_vqa.data import get_benchmark
 from hf_llava_vqa.errors import RecordError, VqaError
+from hf_llava_vqa.generation import questions
 from hf_llava_vqa.records import validate_record
+from hf_llava_vqa.reports.evaluation import template_of, write_evaluation
 
 anything = st.recursive(
     st.none() | st.booleans() | st.integers(-2, 2) | st.floats() | st.text(max_size=3) | st.just("\ud800"),
@@ -74,7 +77,7 @@ def read_all(read: Callable[..., Iterator[dict[str, Any]]], split: str, **paths:
     for record in records:
         validate_record(record)
         assert record["split"] == split
-        json.dumps(record, ensure_ascii=False).encode()
+        json.dumps(record, ensure_ascii=False, default=len).encode()  # pictures in memory are bytes
     image_ids = [record["image_id"] for record in records]
     dialogue_ids = [dialogue["id"] for record in records for dialogue in record["dialogues"]]
     assert len(set(image_ids)) == len(image_ids) > 0
@@ -146,3 +149,35 @@ def trained_texts(rows: Iterable[dict[str, Any]], llava: Path) -> list[tuple[str
         kept = ids[ids != processor.tokenizer.pad_token_id]
         texts.append((processor.decode(kept), processor.decode(labels[labels >= 0])))
     return texts
+
+
+def evaluate(
+    name: str,
+    records: Iterable[dict[str, Any]],
+    answers: Mapping[str, str],
+    out: Path,
+    root: Path | None = None,
+    template: Path | None = None,
+) -> dict[str, Any]:
+    """Score a split, or write its submission file into `out`, as scripts/evaluate.py does; the answers are by id.
+
+    Returns:
+        The benchmark's entry of `scores.json`, {} for a split without answers.
+    """
+    benchmark, asked = get_benchmark(name), list(questions(records))
+    predictions = [
+        {
+            "id": dialogue["id"],
+            "image_id": record["image_id"],
+            "question": dialogue["turns"][-1]["content"],
+            "answer": answers[dialogue["id"]],
+            "confidence": 1.0,
+        }
+        for record, dialogue in asked
+    ]
+    out.mkdir(exist_ok=True)
+    found = template_of(benchmark, asked, root, template)
+    write_evaluation(out, benchmark, asked, predictions, model="stub", role="base", settings={}, template=found)
+    entry = json.loads((out / "scores.json").read_text())["benchmarks"].get(name, {})
+    assert not entry or 0 <= entry["interval"][0] <= entry["score"] <= entry["interval"][1] <= 1
+    return entry

@@ -107,6 +107,7 @@ def test_benchmarks_are_complete(name):
     assert benchmark.name == name
     assert not benchmark.metric or metric_path(benchmark.metric)
     assert benchmark.metric != "vizwiz_accuracy" or benchmark.metric_variant in VARIANTS
+    assert benchmark.score_answers is None or benchmark.metric
     assert (benchmark.submit is None) == (benchmark.submission_file == "")
     assert benchmark.find_template is None or benchmark.submit is not None
 

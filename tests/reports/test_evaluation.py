@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 
 from hf_llava_vqa.data import get_benchmark
+from hf_llava_vqa.data.scoring import ceiling
+from hf_llava_vqa.data.submissions import answers_by_id
 from hf_llava_vqa.errors import RecordError
 from hf_llava_vqa.generation import questions
 from hf_llava_vqa.records import make_dialogue, make_record
 from hf_llava_vqa.reports.comparison import read_evaluations, score_table
 from hf_llava_vqa.reports.evaluation import (
     benchmark_scores,
-    ceiling,
     question_only_predictions,
     read_predictions,
     role_of,
@@ -60,9 +61,21 @@ def test_predictions_are_matched_by_id_not_by_place() -> None:
     assert benchmark_scores(VIZWIZ, ASKED, shuffled)["score"] == pytest.approx(2.5 / 3)
 
 
+def test_each_question_is_answered_once() -> None:
+    with pytest.raises(RecordError, match="two predictions for a#0: a question is answered once"):
+        answers_by_id(predictions("cat", "no", "dog") * 2)
+    with pytest.raises(RecordError, match=r"vizwiz: no prediction for question a#1 \(2 of 3 are missing\)"):
+        benchmark_scores(VIZWIZ, ASKED, predictions("cat", "no", "dog")[:1])
+
+
+def test_what_the_metric_itself_returns_is_kept() -> None:
+    metric = benchmark_scores(VIZWIZ, ASKED, predictions("cat", "no", "dog"))["metric"]
+    assert (metric["name"], metric["variant"], metric["accuracy_percent"]) == ("vizwiz_accuracy", "vizwiz", 83.33)
+
+
 def test_the_ceiling_is_the_best_single_answer() -> None:
-    assert ceiling([{"answer": text} for text in ["a"] * 3 + ["b"] * 7], "vizwiz") == 1.0
-    assert ceiling([{"answer": str(number)} for number in range(10)], "vizwiz") == pytest.approx(0.3)
+    assert ceiling(["a"] * 3 + ["b"] * 7, "vizwiz") == 1.0
+    assert ceiling([str(number) for number in range(10)], "vizwiz") == pytest.approx(0.3)
 
 
 def test_question_only_answers_with_the_majority_of_the_same_words() -> None:

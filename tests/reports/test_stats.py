@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_llava_vqa.reports.stats import holm, mcnemar, paired_bootstrap, score_interval
+from hf_llava_vqa.reports.stats import holm, mcnemar, paired_bootstrap, score_interval, statistic_interval
 
 RNG = np.random.default_rng(7)
 SCORES = RNG.choice([0.0, 0.3, 0.6, 0.9, 1.0], size=400).tolist()
@@ -37,6 +37,20 @@ def test_an_image_weighs_as_many_questions_as_it_has():
     error, _ = score_interval(scores, images, seed=0, resamples=20_000)
     # The mean is 1, 0.9 or 0 with probability 1/4, 1/2, 1/4.
     assert error == pytest.approx(np.sqrt((1 + 2 * 0.81) / 4 - ((1 + 1.8) / 4) ** 2), rel=0.02)
+
+
+def test_a_mean_written_as_sums_has_the_interval_of_the_mean():
+    error, interval = statistic_interval([(s, 1) for s in SCORES], lambda sums: sums[0] / sums[1], IMAGES, seed=3)
+    expected_error, expected = score_interval(SCORES, IMAGES, seed=3)
+    assert (error, *interval) == pytest.approx((expected_error, *expected))
+
+
+def test_the_interval_of_a_ratio_of_sums():
+    values = RNG.uniform(1, 2, size=(400, 2))
+    error, _ = statistic_interval(values, lambda sums: sums[0] / sums[1], IMAGES, seed=0, resamples=4000)
+    ratio = values[:, 0].sum() / values[:, 1].sum()
+    delta_method = np.std(values[:, 0] - ratio * values[:, 1]) / values[:, 1].mean() / np.sqrt(len(values))
+    assert error == pytest.approx(delta_method, rel=0.05)
 
 
 def test_the_seed_decides():

@@ -5,7 +5,6 @@
 """
 
 import csv
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from hf_llava_vqa.data.benchmark import Benchmark, Prediction
 from hf_llava_vqa.data.reading.files import ImageStore, find_file, find_images
 from hf_llava_vqa.data.reading.questions import Fields, Question, group_questions, locate
 from hf_llava_vqa.data.reading.tables import find_columns, read_rows, read_table
-from hf_llava_vqa.errors import RecordError, in_line
+from hf_llava_vqa.data.scoring import score_agreement
+from hf_llava_vqa.data.submissions import answers_of_all
 from hf_llava_vqa.records import make_dialogue
 
 _ARCHIVE = "open.zip"  # the download: annotations, and the images in image/train and image/test
@@ -98,39 +98,13 @@ def submit(predictions: Sequence[Prediction], path: Path, template: str) -> None
     """
     header, *rows = [fields for _, fields in read_rows(template)]
     id_column, answer_column = find_columns(header, ("ID", "answer"), template)
-    answers = _answers_by_id(predictions)
-    _check_ids([row[id_column] for row in rows], answers, template)
+    answers = answers_of_all([row[id_column] for row in rows], predictions, template)
     for row in rows:
         row[answer_column] = answers[row[id_column]]
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([header, *rows])
-
-
-def _answers_by_id(predictions: Sequence[Prediction]) -> dict[str, str]:
-    answers: dict[str, str] = {}
-    for prediction in predictions:
-        if prediction["id"] in answers:
-            raise RecordError(f"two predictions for {in_line(prediction['id'])}: a submission answers each ID once")
-        answers[prediction["id"]] = prediction["answer"]
-    return answers
-
-
-def _check_ids(ids: Sequence[str], answers: dict[str, str], template: str) -> None:
-    wanted = Counter(ids)
-    [(id, times)] = wanted.most_common(1) or [("", 0)]
-    if times > 1:
-        raise RecordError(f"{template}: ID {in_line(id)} stands there {times} times; download the file again")
-    unknown = [id for id in answers if id not in wanted]
-    if unknown:
-        raise RecordError(f"{template}: no ID {in_line(unknown[0])}, which was predicted; answer the split test")
-    missing = [id for id in ids if id not in answers]
-    if missing:
-        raise RecordError(
-            f"{template}: no prediction for ID {in_line(missing[0])} ({len(missing)} of {len(ids)} are missing); "
-            "answer all of the split test"
-        )
 
 
 BENCHMARK = Benchmark(
@@ -140,6 +114,7 @@ BENCHMARK = Benchmark(
     instruction="",
     metric="vizwiz_accuracy",
     metric_variant="competition_fixed",
+    score_answers=score_agreement,
     submission_file="submission.csv",
     submit=submit,
     find_template=find_template,

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hf_llava_vqa.data.benchmark import Benchmark
+from hf_llava_vqa.data.scoring import score_agreement
 from hf_llava_vqa.errors import ConfigError, RecordError
 from hf_llava_vqa.records import make_dialogue, make_record
 
@@ -47,6 +48,7 @@ BENCHMARK = Benchmark(
     instruction="Answer the question using a single word or phrase.",
     metric="vizwiz_accuracy",
     metric_variant="vizwiz",
+    score_answers=score_agreement,
     submission_file="",
     submit=None,
 )

@@ -5,12 +5,16 @@ Published at cs.stanford.edu/people/dorarad/gqa: `train_balanced_questions.json`
 balanced files are read; the unbalanced ones (14 million training questions in ten files) are not.
 """
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from hf_llava_vqa.data.benchmark import SHORT_ANSWER, Benchmark
 from hf_llava_vqa.data.reading.files import Place, find_file, find_images, kind_of, read_json
 from hf_llava_vqa.data.reading.questions import Fields, Question, group_questions
+from hf_llava_vqa.data.scoring import Asked, Scores, only_answer
 from hf_llava_vqa.errors import RecordError, in_line
+from hf_llava_vqa.metrics.gqa.gqa_rules import VARIANTS, score
 from hf_llava_vqa.records import Record, make_dialogue
 
 SHAPE = '{ID: {"question", "imageId", "answer"}}'
@@ -74,12 +78,43 @@ def _structural_type(row: Fields) -> str:
     return Fields.of(row.row["types"], f"{row.where}, types", '{"structural"}').optional_text("structural")
 
 
+def score_answers(answers: Sequence[str], asked: Sequence[Asked], variant: str) -> Scores:
+    """Exact match after LLaVA's conversion; parts by structural type.
+
+    Consistency needs the unbalanced questions too, validity and plausibility the file of choices: they stay open.
+    """
+    rules = VARIANTS[variant]
+    result = score(answers, [_reference(dialogue) for _, dialogue in asked], variant)
+    correct = [
+        float(rules.read_prediction(answer) == rules.read_reference(only_answer(dialogue)))
+        for answer, (_, dialogue) in zip(answers, asked, strict=True)
+    ]
+    return Scores.mean_of(correct, by=result["by_structural"], details=result)
+
+
+def _reference(dialogue: Mapping[str, Any]) -> dict[str, Any]:
+    said = json.loads(dialogue["metadata"])
+    types, groups = _object(said.get("types")), _object(said.get("groups"))
+    return {
+        "answer": only_answer(dialogue),
+        "structural": dialogue["answer_type"] or None,
+        "semantic": types.get("semantic"),
+        "words": len(dialogue["turns"][-1]["content"].split()),
+        "global_group": groups.get("global"),
+    }
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
 BENCHMARK = Benchmark(
     name="gqa",
     homepage="https://cs.stanford.edu/people/dorarad/gqa/",
     splits=("train", "val", "testdev", "test"),
     read=read,
     instruction=SHORT_ANSWER,
-    metric="vizwiz_accuracy",
-    metric_variant="vqa",
+    metric="gqa",
+    metric_variant="llava",
+    score_answers=score_answers,
 )

@@ -101,7 +101,7 @@ def _find_images(root: Place, images: Place, follow_symlinks: bool) -> ImageStor
     return open_images(next((place for place in places if place.exists()), root), follow_symlinks=follow_symlinks)
 
 
-def _read_rows(file: str, store: ImageStore, bad_rows: Place) -> tuple[list[Conversation], dict[str, str]]:
+def _read_rows(file: str, store: ImageStore, bad_rows: Place) -> tuple[list[Conversation], dict[str, str | bytes]]:
     """The conversations of a file, and where the pictures are that they name."""
     reader = _Reader(file, store)
     conversations: list[Conversation] = []
@@ -122,7 +122,7 @@ def _read_rows(file: str, store: ImageStore, bad_rows: Place) -> tuple[list[Conv
 
 
 def _parsed(file: str) -> list[Any]:
-    rows = read_json_lines(file) if file.endswith(".jsonl") else read_json(file)
+    rows = [row for _, row in read_json_lines(file)] if file.endswith(".jsonl") else read_json(file)
     if not isinstance(rows, list):
         raise RecordError(f"{file}: expected a list of {SHAPE}, found {kind_of(rows)}")
     return rows
@@ -149,7 +149,7 @@ class _Reader:
     def __init__(self, file: str, store: ImageStore) -> None:
         self.file = file
         self.store = store
-        self.paths: dict[str, str] = {}
+        self.paths: dict[str, str | bytes] = {}
         self.repairs: Counter[str] = Counter()
 
     def read(self, number: int, row: Any) -> Conversation:
@@ -223,7 +223,7 @@ def _check_marks(questions: Sequence[str], images: int, where: str) -> None:
         raise RecordError(f"{where}: <image>, but no image; add its path as image, or remove <image>")
 
 
-def _records(conversations: Sequence[Conversation], paths: dict[str, str], split: str) -> Iterator[Record]:
+def _records(conversations: Sequence[Conversation], paths: dict[str, str | bytes], split: str) -> Iterator[Record]:
     dialogue_ids = unique_ids([conversation.id for conversation in conversations])
     grouped: dict[Any, list[int]] = {}  # by pictures; a row without any is a group of its own
     for number, conversation in enumerate(conversations):

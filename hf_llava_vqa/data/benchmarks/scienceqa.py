@@ -5,18 +5,17 @@ Published in the repository lupantech/ScienceQA: `problems.json`, an object of p
 `images/train/<id>/image.png`. The answer is the index of a choice; LLaVA-1.5 asks for its letter.
 """
 
-from collections.abc import Iterator
-from string import ascii_uppercase
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from hf_llava_vqa.data.benchmark import Benchmark
+from hf_llava_vqa.data.benchmark import LETTER_ANSWER, Benchmark
 from hf_llava_vqa.data.reading.files import Place, find_file, find_images, read_json
-from hf_llava_vqa.data.reading.questions import Fields, Question, group_questions
+from hf_llava_vqa.data.reading.questions import Fields, Question, group_questions, with_options
+from hf_llava_vqa.data.scoring import Asked, Scores, only_answer
 from hf_llava_vqa.errors import RecordError, in_line
+from hf_llava_vqa.metrics.scienceqa.scienceqa_rules import GRADES, LETTERS, VARIANTS, score
 from hf_llava_vqa.records import Record, make_dialogue
-
-INSTRUCTION = "Answer with the option's letter from the given choices directly."
-"""What LLaVA-1.5 appends to multiple-choice questions."""
 
 SHAPE = '{ID: {"question", "choices": [strings], "answer": index, "hint", "image"}}'
 _NOT_METADATA = ("choices", "hint", "image", "split")
@@ -71,14 +70,15 @@ def _questions(problem_file: str, split_file: str, split: str) -> Iterator[Quest
 
 def _dialogue(id: str, row: Fields) -> dict[str, Any]:
     choices, answer, hint = row.texts("choices"), row.integer("answer"), row.optional_text("hint")
-    if not answer < len(choices) <= len(ascii_uppercase):
+    if not answer < len(choices) <= len(LETTERS):
         raise RecordError(
-            f"{row.where}: answer {answer} of {len(choices)} choices; it must be the index of one of at most 26"
+            f"{row.where}: answer {answer} of {len(choices)} choices; it must be the index of one of at most 5"
         )
+    asked = with_options(row.text("question"), choices)
     return make_dialogue(
         id=id,
-        question=ask_by_letter(row.text("question"), choices, hint),
-        answers=[ascii_uppercase[answer]],
+        question=f"Context: {hint}\n{asked}" if hint else asked,
+        answers=[LETTERS[answer]],
         answer_type=row.optional_text("subject"),
         choices=choices,
         context=hint,
@@ -86,10 +86,29 @@ def _dialogue(id: str, row: Fields) -> dict[str, Any]:
     )
 
 
-def ask_by_letter(question: str, choices: list[str], context: str) -> str:
-    """The question between its context and a line `A. choice` for each choice, as LLaVA-1.5 asks."""
-    options = [f"{letter}. {choice}" for letter, choice in zip(ascii_uppercase, choices, strict=False)]
-    return "\n".join([*([f"Context: {context}"] if context else []), question, *options])
+def score_answers(answers: Sequence[str], asked: Sequence[Asked], variant: str) -> Scores:
+    """Accuracy of the letters that LLaVA's script reads; parts by subject, context and grade as the authors report."""
+    is_correct = VARIANTS[variant]
+    references = [_reference(*question) for question in asked]
+    result = score(answers, references, variant)
+    correct = [
+        float(is_correct(answer, reference["answer"], len(reference["choices"])))
+        for answer, reference in zip(answers, references, strict=True)
+    ]
+    by = result["by_subject"] | result["by_context"] | result["by_grade"]
+    return Scores.mean_of(correct, by=by, details=result)
+
+
+def _reference(record: Mapping[str, Any], dialogue: Mapping[str, Any]) -> dict[str, Any]:
+    grade = json.loads(dialogue["metadata"]).get("grade")
+    return {
+        "answer": LETTERS.index(only_answer(dialogue)),
+        "choices": dialogue["choices"],
+        "has_image": bool(record["images"]),
+        "hint": dialogue["context"],
+        "subject": dialogue["answer_type"] or None,
+        "grade": grade if grade in GRADES else None,
+    }
 
 
 BENCHMARK = Benchmark(
@@ -97,7 +116,8 @@ BENCHMARK = Benchmark(
     homepage="https://scienceqa.github.io",
     splits=("train", "val", "test"),
     read=read,
-    instruction=INSTRUCTION,
-    metric="vizwiz_accuracy",
-    metric_variant="vqa",
+    instruction=LETTER_ANSWER,
+    metric="scienceqa",
+    metric_variant="llava",
+    score_answers=score_answers,
 )

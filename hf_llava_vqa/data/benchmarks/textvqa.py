@@ -4,12 +4,15 @@ Published at textvqa.org: `TextVQA_0.5.1_train.json` and so on, objects with a l
 both `train` and `val` in `train_images`; the tokens an OCR system found in `TextVQA_Rosetta_OCR_v0.2_train.json`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from math import fsum
 
 from hf_llava_vqa.data.benchmark import SHORT_ANSWER, Benchmark
 from hf_llava_vqa.data.reading.files import Place, find_file, find_images, read_json
 from hf_llava_vqa.data.reading.questions import Fields, Question, group_questions
+from hf_llava_vqa.data.scoring import Asked, Scores, ceiling, human_answers
 from hf_llava_vqa.errors import RecordError, in_line
+from hf_llava_vqa.metrics.textvqa.textvqa_rules import score
 from hf_llava_vqa.records import Record, make_dialogue
 
 SHAPE = '{"data": [{"question_id", "image_id", "question", "answers": [10 strings]}]}'
@@ -93,12 +96,21 @@ def _read_tokens(file: str) -> dict[str, str]:
     return {row.name("image_id"): ", ".join(row.texts("ocr_tokens")) for row in rows}
 
 
+def score_answers(answers: Sequence[str], asked: Sequence[Asked], variant: str) -> Scores:
+    """Agreement with the ten people, as TextVQA and LLaVA count it."""
+    references = [human_answers(dialogue) for _, dialogue in asked]
+    result = score(answers, references, return_per_question=True)
+    best = [ceiling(reference, variant) for reference in references]
+    return Scores.mean_of(result.pop("per_question"), by={}, details=result, ceiling=fsum(best) / len(best))
+
+
 BENCHMARK = Benchmark(
     name="textvqa",
     homepage="https://textvqa.org",
     splits=tuple(_PLACES),
     read=read,
     instruction=SHORT_ANSWER,
-    metric="vizwiz_accuracy",
+    metric="textvqa",
     metric_variant="m4c",
+    score_answers=score_answers,
 )

@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 from hf_llava_vqa.data.benchmark import Benchmark
 from hf_llava_vqa.data.reading.files import ImageStore, find_file, find_images, kind_of, read_json
 from hf_llava_vqa.data.reading.questions import Fields, Question, group_questions, locate
+from hf_llava_vqa.data.scoring import score_agreement
 from hf_llava_vqa.errors import ConfigError, RecordError, in_line
 from hf_llava_vqa.records import make_dialogue
 
@@ -249,6 +250,7 @@ BENCHMARK = Benchmark(
     instruction="",
     metric="vizwiz_accuracy",
     metric_variant="competition_fixed",
+    score_answers=score_agreement,
     submission_file="",
     submit=None,
 )

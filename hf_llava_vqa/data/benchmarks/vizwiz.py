@@ -12,6 +12,7 @@ from typing import Any
 from hf_llava_vqa.data.benchmark import Benchmark, Prediction
 from hf_llava_vqa.data.reading.files import ImageStore, find_source, kind_of, read_json
 from hf_llava_vqa.data.reading.questions import check_storable, locate_all
+from hf_llava_vqa.data.scoring import score_agreement
 from hf_llava_vqa.errors import RecordError, in_line
 from hf_llava_vqa.records import make_dialogue, make_record
 
@@ -194,6 +195,7 @@ BENCHMARK = Benchmark(
     instruction=INSTRUCTION,
     metric="vizwiz_accuracy",
     metric_variant="vizwiz",
+    score_answers=score_agreement,
     submission_file="submission.json",
     submit=submit,
 )

@@ -17,6 +17,7 @@ from hf_llava_vqa.data.benchmarks.vizwiz import INSTRUCTION, LabelledRow, Row, c
 from hf_llava_vqa.data.reading.files import find_source, kind_of, read_json
 from hf_llava_vqa.data.reading.questions import Fields
 from hf_llava_vqa.data.reading.tables import read_table
+from hf_llava_vqa.data.scoring import score_agreement
 from hf_llava_vqa.errors import ConfigError, RecordError, in_line
 from hf_llava_vqa.metrics.vizwiz_accuracy.answer_rules import normalize_answer
 
@@ -158,6 +159,7 @@ BENCHMARK = Benchmark(
     instruction=INSTRUCTION,
     metric="vizwiz_accuracy",
     metric_variant="competition",
+    score_answers=score_agreement,
     submission_file="submission.npy",
     submit=submit,
 )

@@ -10,6 +10,7 @@ from typing import Any
 from hf_llava_vqa.data.benchmark import SHORT_ANSWER, Benchmark
 from hf_llava_vqa.data.reading.files import Place, find_file, find_images, read_json
 from hf_llava_vqa.data.reading.questions import Fields, Question, group_questions
+from hf_llava_vqa.data.scoring import score_agreement
 from hf_llava_vqa.errors import RecordError, in_line
 from hf_llava_vqa.records import Record, make_dialogue
 
@@ -134,4 +135,5 @@ BENCHMARK = Benchmark(
     instruction=SHORT_ANSWER,
     metric="vizwiz_accuracy",
     metric_variant="vqa",
+    score_answers=score_agreement,
 )

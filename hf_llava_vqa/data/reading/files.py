@@ -14,10 +14,11 @@ from contextvars import ContextVar
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
-from hf_llava_vqa.archives import list_members, member_path
+from hf_llava_vqa.archives import list_members, member_path, read_member
 from hf_llava_vqa.errors import ConfigError, ImageError, RecordError, in_line
-from hf_llava_vqa.images import check_name, path_inside
+from hf_llava_vqa.images import check_name, decode_base64, path_inside
 
+_LONGEST_TAR_MEMBER = 2**31  # bytes; text in a tar is not compressed, so this is no bomb but the wrong file
 _JSON_KINDS = {dict: "an object", list: "a list", str: "a string", bool: "a truth value", type(None): "null"}
 
 Place = str | Path | None
@@ -29,7 +30,7 @@ class ImageStore(Protocol):
 
     place: str
 
-    def locate(self, name: str) -> str | None:
+    def locate(self, name: str) -> str | bytes | None:
         """Return what `images.open_image` opens, or None if there is no such image."""
 
 
@@ -74,7 +75,7 @@ class ImageArchive:
     def __init__(self, archive: Path) -> None:
         self.place = os.path.abspath(archive)
         self._members: dict[str, list[str]] = {}  # by the last part of their names, and by the last two
-        for member in _members(archive):
+        for member in list_archive(archive):
             for key in dict.fromkeys((_ending(member, 1), _ending(member, 2))):
                 self._members.setdefault(key, []).append(member)
 
@@ -92,6 +93,28 @@ class ImageArchive:
             first, second = map(in_line, fitting[:2])
             raise RecordError(f"{self.place}: {in_line(name)} could be {first} or {second}; unpack the right folder")
         return member_path(self.place, fitting[0]) if fitting else None
+
+
+class EmbeddedImages:
+    """Images that stand in an annotation file itself, in base64. One that stands there several times is kept once."""
+
+    def __init__(self, file: str) -> None:
+        self.place = file
+        self._images: dict[str, bytes] = {}  # by their hashes
+
+    def add(self, text: str, where: str) -> str:
+        """Decode an image and return the name to locate it by; raises RecordError, naming `where`, if it is none."""
+        try:
+            image = decode_base64(text)
+        except ImageError as error:
+            raise RecordError(f"{where}: {error}") from error
+        name = hashlib.sha256(image).hexdigest()
+        self._images[name] = image
+        return name
+
+    def locate(self, name: str) -> bytes | None:
+        """Return the bytes of the image, or None."""
+        return self._images.get(name)
 
 
 def _ending(path: str, parts: int) -> str:
@@ -136,7 +159,7 @@ def find_source(
     return file, find_images(root, images, split, follow_symlinks=follow_symlinks)
 
 
-def find_file(root: Place, given: Place, *names: str, archive: str, keyword: str) -> str:
+def find_file(root: Place, given: Place, *names: str, archive: str = "", keyword: str) -> str:
     """Find an annotation file: `given`, the first of `names` in `root`, or a file of that name anywhere in `archive`.
 
     Raises:
@@ -149,15 +172,13 @@ def find_file(root: Place, given: Place, *names: str, archive: str, keyword: str
     for name in names:
         if (root / name).is_file():
             return str(root / name)
-    if (root / archive).is_file():
+    if archive and (root / archive).is_file():
         files = {name.rpartition("/")[2] for name in names}
-        for member in _members(root / archive):
+        for member in list_archive(root / archive):
             if member.rpartition("/")[2] in files:
                 return member_path(root / archive, member)
-    raise RecordError(
-        f"{root}: no {', '.join(names)} or {archive} holding it; "
-        f"download the annotations into it, or name the file as {keyword}"
-    )
+    places = f"{', '.join(names)} or {archive} holding it" if archive else " or ".join(names)
+    raise RecordError(f"{root}: no {places}; download the annotations into it, or name the file as {keyword}")
 
 
 def find_images(root: Place, given: Place, *names: str, follow_symlinks: bool = False) -> ImageStore:
@@ -188,7 +209,8 @@ def _checked_root(root: Place, keyword: str) -> Path:
     return Path(root)
 
 
-def _members(archive: Path) -> list[str]:
+def list_archive(archive: Path) -> list[str]:
+    """The names of an archive's members; raises RecordError if it is damaged."""
     try:
         return list_members(archive)
     except ImageError as error:
@@ -223,10 +245,14 @@ def read_json(file: str) -> Any:
     return _parse_json(read_text(file), file)
 
 
-def read_json_lines(file: str) -> list[Any]:
-    """Parse a file that holds one JSON value a line; empty lines are skipped. Raises as `read_json`."""
+def read_json_lines(file: str) -> list[tuple[int, Any]]:
+    """Parse a file that holds one JSON value a line; empty lines are skipped. Raises as `read_json`.
+
+    Returns:
+        The number of each line, counted from 1, and its value.
+    """
     lines = enumerate(read_text(file).split("\n"), start=1)
-    return [_parse_json(line, file, number) for number, line in lines if line.strip()]
+    return [(number, _parse_json(line, file, number)) for number, line in lines if line.strip()]
 
 
 def read_text(file: str) -> str:
@@ -258,6 +284,8 @@ def _parse_json(text: str, file: str, first_line: int = 1) -> Any:
 
 def _read_bytes(file: str) -> bytes:
     try:
+        if file.startswith("tar://"):
+            return read_member(file, _LONGEST_TAR_MEMBER)
         if not file.startswith("zip://"):
             return Path(file).read_bytes()
         member, _, archive = file.removeprefix("zip://").rpartition("::")
@@ -265,7 +293,7 @@ def _read_bytes(file: str) -> bytes:
             return opened.read(member)
     except FileNotFoundError:
         raise RecordError(f"{file}: no such annotation file") from None
-    except (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+    except (ImageError, OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise RecordError(f"{file}: cannot be read: {error}") from error
 
 

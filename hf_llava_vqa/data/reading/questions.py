@@ -7,9 +7,10 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from string import ascii_uppercase
 from typing import Any, NamedTuple
 
-from hf_llava_vqa.data.reading.files import ImageStore, kind_of
+from hf_llava_vqa.data.reading.files import ImageStore, kind_of, read_json_lines
 from hf_llava_vqa.data.reading.missing import place_of_missing
 from hf_llava_vqa.errors import ImageError, RecordError, in_line
 from hf_llava_vqa.records import make_record
@@ -90,6 +91,22 @@ class Fields:
         return value
 
 
+def read_lines(file: str, shape: str) -> Iterator[Fields]:
+    """Read a JSON Lines file of objects, at least one; lines count from 1. Raises RecordError naming the line."""
+    lines = read_json_lines(file)
+    if not lines:
+        raise RecordError(f"{file}: an empty file; expected lines of {shape}")
+    for number, line in lines:
+        yield Fields.of(line, f"{file}, line {number}", shape)
+
+
+def with_options(question: str, options: Sequence[str]) -> str:
+    """The question followed by a line `A. option` for each option, as LLaVA-1.5 asks."""
+    return "\n".join(
+        [question, *(f"{letter}. {option}" for letter, option in zip(ascii_uppercase, options, strict=False))]
+    )
+
+
 class Question(NamedTuple):
     """A dialogue with the image it is about."""
 
@@ -129,14 +146,14 @@ def group_questions(
         )
 
 
-def locate_all(names: Mapping[str, str], store: ImageStore) -> dict[str, str]:
+def locate_all(names: Mapping[str, str], store: ImageStore) -> dict[str, str | bytes]:
     """Find images by name; `names` says where each was asked for, "" is no image.
 
     Raises:
         RecordError: an unsafe name; missing images, unless they are kept: the first, where it was asked for, and how
             many.
     """
-    paths: dict[str, str] = {}
+    paths: dict[str, str | bytes] = {}
     missing: list[str] = []
     for name, where in names.items():
         path = locate(name, where, store)
@@ -155,7 +172,7 @@ def locate_all(names: Mapping[str, str], store: ImageStore) -> dict[str, str]:
     return paths
 
 
-def locate(name: str, where: str, store: ImageStore) -> str | None:
+def locate(name: str, where: str, store: ImageStore) -> str | bytes | None:
     """Find one image; None if it is missing or `name` is "". Raises RecordError for an unsafe or ambiguous name."""
     try:
         return store.locate(name) if name else None

@@ -53,6 +53,7 @@ from hf_llava_vqa.collate import VqaCollator, as_record
 from hf_llava_vqa.data import BENCHMARKS, get_benchmark
 from hf_llava_vqa.data.skip_list import Skipped, write_skip_list
 from hf_llava_vqa.errors import ConfigError
+from hf_llava_vqa.metrics.vizwiz_accuracy.answer_rules import VARIANTS
 from hf_llava_vqa.records import Record
 from hf_llava_vqa.reports.inspection.answers import AnswerTally
 from hf_llava_vqa.reports.inspection.pictures import Picture, by_hash, check_pictures, picture_findings
@@ -158,6 +159,7 @@ class _Look:
 
     def findings(self) -> dict[str, Any]:
         variant = get_benchmark(self.source).metric_variant if self.source in BENCHMARKS else ""
+        variant = variant if variant in VARIANTS else ""  # other metrics do not compare with people
         return {
             "pictures": picture_findings(self.pictures),
             "answers": self.answers.findings(variant),

@@ -220,10 +220,10 @@ def test_a_submission_is_joined_by_id_in_the_order_of_the_sample(root, tmp_path)
 @pytest.mark.parametrize(
     ("answered", "message"),
     [
-        (predictions(), "no prediction for ID TEST_2 (3 of 3 are missing); answer all of the split test"),
+        (predictions(), "no prediction for ID TEST_2 (3 of 3 are missing); answer all of its split"),
         (predictions(TEST_0="", TEST_2=""), "no prediction for ID TEST_1 (1 of 3 are missing)"),
         (predictions(TEST_0="", TEST_1="", TEST_2="", TRAIN_3=""), "no ID TRAIN_3, which was predicted"),
-        (predictions(TEST_0="") * 2, "two predictions for TEST_0: a submission answers each ID once"),
+        (predictions(TEST_0="") * 2, "two predictions for TEST_0: a question is answered once"),
     ],
 )
 def test_what_cannot_be_submitted(root, tmp_path, answered, message):

@@ -4,6 +4,7 @@ import pytest
 from examples import FUZZ, damaged
 from hypothesis import given
 from reader_checks import (
+    evaluate,
     mark_byte_order,
     mutated,
     questions_of,
@@ -150,6 +151,24 @@ def test_nothing_where_the_files_should_be(root):
     assert refusal(read, "val", root=root).startswith(f"{root}: no val_balanced_questions.json, ")
     (root / "images").rename(root / "pictures")
     assert refusal(read, "train", root=root).startswith(f"{root}: no folder images and no images.zip")
+
+
+def test_answers_are_scored_as_llava_scores_gqa(root, tmp_path):
+    answers = {"07333408": "Pipe.", "07333406": "no", "00123": "white "}
+    entry = evaluate("gqa", read_all(read, "train", root=root), answers, tmp_path)
+    assert entry["score"] == pytest.approx(1 / 3)
+    assert entry["by"] == {"query": 0.5, "verify": 0.0}
+    assert entry["metric"]["name"] == "gqa"
+    assert entry["metric"]["open"] == 0.5
+    assert entry["metric"]["by_semantic"] == {"attr": pytest.approx(1 / 3)}
+    assert entry["metric"]["distribution"] > 0
+    assert entry["metric"]["consistency"] is None
+
+
+def test_questions_of_a_reduced_file_are_scored_too(root, tmp_path):
+    reduced = {"1": {"question": "Why?", "imageId": "2354786", "answer": "rain", "groups": None}}
+    write(root / FILE, reduced)
+    assert evaluate("gqa", read_all(read, "train", root=root), {"1": "Rain"}, tmp_path)["score"] == 1
 
 
 @pytest.fixture(scope="module")

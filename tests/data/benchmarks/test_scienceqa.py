@@ -5,6 +5,7 @@ from examples import FUZZ, damaged
 from hypothesis import given
 from hypothesis import strategies as st
 from reader_checks import (
+    evaluate,
     mark_byte_order,
     mutated,
     questions_of,
@@ -140,7 +141,7 @@ def test_a_byte_order_mark_is_skipped(root):
         (lambda d: d["5"].pop("choices"), "/problems.json, problem 5: choices must be a list, found nothing"),
         (lambda d: d["5"].update(choices=["food"], answer=1), "/problems.json, problem 5: answer 1 of 1 choices"),
         (lambda d: d["5"].update(choices=[]), "/problems.json, problem 5: answer 0 of 0 choices"),
-        (lambda d: d["5"].update(choices=["x"] * 27), "/problems.json, problem 5: answer 0 of 27 choices"),
+        (lambda d: d["5"].update(choices=["x"] * 6), "/problems.json, problem 5: answer 0 of 6 choices"),
         (lambda d: d["5"].update(answer="A"), "/problems.json, problem 5: answer must be an integer, found a string"),
         (lambda d: d["5"].update(answer=True), "/problems.json, problem 5: answer must be an integer, found a truth v"),
         (lambda d: d["5"].update(hint=5), "/problems.json, problem 5: hint must be a string, found a number"),
@@ -172,6 +173,19 @@ def test_splits_of_another_shape(root, content, message):
 def test_a_problem_listed_twice(root):
     write(root / "pid_splits.json", {"train": ["1", "5", "1"]})
     assert "/problems.json, problem 1: id 1 stands in " in refusal(read, "train", root=root)
+
+
+def test_answers_are_scored_as_llava_scores_scienceqa(root, tmp_path):
+    entry = evaluate("scienceqa", read_all(read, "train", root=root), {"1": "B. a penguin", "5": " A"}, tmp_path)
+    assert entry["score"] == 0.5
+    assert entry["by"] == {"natural science": 0.5, "TXT": 0.0, "IMG": 1.0, "G1-6": 0.5}
+    assert entry["metric"]["image_accuracy"] == 1
+
+
+def test_grades_outside_school_are_left_out(root, tmp_path):
+    write(root / "problems.json", {**PROBLEMS, "5": {**PROBLEMS["5"], "grade": "preschool"}})
+    entry = evaluate("scienceqa", read_all(read, "train", root=root), {"1": "A", "5": "A"}, tmp_path)
+    assert entry["metric"]["by_grade"] == {"G1-6": 0.0}
 
 
 @pytest.fixture(scope="module")

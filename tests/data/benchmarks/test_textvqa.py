@@ -5,6 +5,7 @@ from examples import FUZZ, damaged
 from hypothesis import given
 from hypothesis import strategies as st
 from reader_checks import (
+    evaluate,
     mark_byte_order,
     mutated,
     questions_of,
@@ -169,6 +170,14 @@ def test_files_that_are_not_what_they_are_called(root, content, message):
 def test_ocr_files_of_another_shape(root, change, message):
     refused = refusal_after(change, root / OCR_FILE, read, root=root, ocr_tokens=root / OCR_FILE)
     assert refused.startswith(f"{root}/{message}")
+
+
+def test_answers_are_scored_as_llava_scores_textvqa(root, tmp_path):
+    answers = {"0": "Nokia", "1": "STOP!", "2": "10:11"}
+    entry = evaluate("textvqa", read_all(read, "train", root=root), answers, tmp_path)
+    assert entry["score"] == pytest.approx(2 / 3)
+    assert entry["metric"]["accuracy_percent"] == 66.67
+    assert entry["ceiling"] == 1
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ questions together, `choosing` picks a token, `reference` answers through the st
 """
 
 from hf_llava_vqa.generation.answering import ENGINES, answer_questions
+from hf_llava_vqa.generation.candidates import score_candidates
 from hf_llava_vqa.generation.questions import Question, questions
 
-__all__ = ["ENGINES", "Question", "answer_questions", "questions"]
+__all__ = ["ENGINES", "Question", "answer_questions", "questions", "score_candidates"]

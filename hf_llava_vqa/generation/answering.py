@@ -10,11 +10,19 @@ from transformers import LlavaForConditionalGeneration, LlavaProcessor
 from hf_llava_vqa.errors import ConfigError
 from hf_llava_vqa.generation.choosing import Sampling
 from hf_llava_vqa.generation.decoding import Answer, Anyone, decode
-from hf_llava_vqa.generation.questions import Batch, Planted, batches, in_order, in_step, prompt_trees
+from hf_llava_vqa.generation.questions import (
+    BATCH_TOKENS,
+    Batch,
+    Planted,
+    batches,
+    check_limits,
+    in_order,
+    in_step,
+    prompt_trees,
+)
 from hf_llava_vqa.generation.reference import generate
 
 ENGINES = ("forest", "generate")
-BATCH_TOKENS = 16_384
 
 Engine = Callable[[LlavaForConditionalGeneration, LlavaProcessor, Sequence[Planted]], list[Answer]]
 
@@ -60,8 +68,8 @@ def answer_questions(
         ConfigError: an unknown engine, sampling with `generate`, a value out of range, or an attention backend that
             does not honour the tree mask.
     """
-    _check_limits(batch_size=batch_size, batch_tokens=batch_tokens, max_new_tokens=max_new_tokens)
-    _check_limits(max_questions_per_row=max_questions_per_row)
+    check_limits(batch_size=batch_size, batch_tokens=batch_tokens)
+    check_limits(max_questions_per_row=max_questions_per_row, max_new_tokens=max_new_tokens)
     answer = _engine(engine, Sampling(temperature, top_p, seed), max_new_tokens, anyone or bool)
     trees = prompt_trees(
         processor,
@@ -87,12 +95,6 @@ def _engine(name: str, sampling: Sampling, max_new_tokens: int, anyone: Anyone) 
     if sampling.temperature > 0:
         raise ConfigError("the engine generate is the greedy reference; use the engine forest with a temperature")
     return partial(generate, max_new_tokens=max_new_tokens)
-
-
-def _check_limits(**limits: int) -> None:
-    for name, value in limits.items():
-        if value < 1:
-            raise ConfigError(f"{name} is {value}; it must be at least 1")
 
 
 def _predictions(processor: LlavaProcessor, batch: Batch, answers: list[Answer]) -> dict[int, list[dict[str, Any]]]:

@@ -11,11 +11,12 @@ from transformers import LlavaProcessor
 
 from hf_llava_vqa import forest, prompts
 from hf_llava_vqa.collate import image_tokens, prompt_turns
-from hf_llava_vqa.errors import VqaError
+from hf_llava_vqa.errors import ConfigError, VqaError
 
 T = TypeVar("T")
 Question = tuple[dict[str, Any], dict[str, Any]]  # a record and one of its dialogues
 Batch = list[tuple[int, "Planted"]]  # trees with their numbers; padding has number -1
+BATCH_TOKENS = 16_384  # read together unless the caller says otherwise: 25 pictures with a question each
 WINDOW = 8  # batches that are sorted by length together
 
 
@@ -29,10 +30,10 @@ def questions(records: Iterable[dict[str, Any]]) -> Iterator[Question]:
 
 @dataclass(frozen=True)
 class Planted:
-    """Paths about one record's pictures, laid out as a row.
+    """Some dialogues of a record as a row: one path a dialogue, or one for each of its candidate answers.
 
-    `leaves[p]` is the index of path p's last token in the row, `dialogues[p]` the dialogue it belongs to, and
-    `pictures` says which of the record's pictures each image slot of the row shows.
+    `leaves[p]` is the index of path p's last token in the row; `pictures` says which of the record's pictures each
+    image slot of the row shows.
     """
 
     record: dict[str, Any]
@@ -94,6 +95,13 @@ def encode(
         return prompts.encode([*turns, *said], processor.tokenizer, template)
     except VqaError as error:
         raise type(error)(f"{record['image_id']}, dialogue {dialogue['id']}: {error}") from error
+
+
+def check_limits(**limits: int) -> None:
+    """Raise `ConfigError` for a limit below 1."""
+    for name, value in limits.items():
+        if value < 1:
+            raise ConfigError(f"{name} is {value}; it must be at least 1")
 
 
 def batches(trees: Iterable[Planted], *, batch_size: int, batch_tokens: int) -> Iterator[Batch]:

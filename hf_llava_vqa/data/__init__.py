@@ -36,6 +36,7 @@ BENCHMARKS = {
     "mme": "hf_llava_vqa.data.benchmarks.mme",
     "seed": "hf_llava_vqa.data.benchmarks.seed",
     "mmvet": "hf_llava_vqa.data.benchmarks.mmvet",
+    "llava_bench": "hf_llava_vqa.data.benchmarks.llava_bench",
 }
 """The module of each benchmark; it is imported when the benchmark is asked for."""
 

@@ -13,7 +13,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from hf_llava_vqa.data.benchmark import Benchmark
-from hf_llava_vqa.data.submissions import answers_by_id
+from hf_llava_vqa.data.submissions import answers_by_id, answers_of_all
 from hf_llava_vqa.errors import RecordError
 from hf_llava_vqa.generation import Question, questions
 from hf_llava_vqa.models.loading import ADAPTER_FILE
@@ -122,7 +122,8 @@ def write_evaluation(
         template: what `template_of` found; with it there is a submission file for a split with answers too.
 
     Raises:
-        RecordError: some questions of the split have answers and others do not.
+        RecordError: some questions of the split have answers and others do not; predictions are missing, doubled or
+            of another split.
     """
     with_answers = sum(bool(dialogue["answers"]) for _, dialogue in asked)
     if 0 < with_answers < len(asked):
@@ -132,11 +133,12 @@ def write_evaluation(
     scores: dict[str, Any] = {"model": model, "role": role, "benchmarks": {}}
     if with_answers:
         scores["benchmarks"][benchmark.name] = benchmark_scores(benchmark, asked, predictions)
-    if benchmark.submit is not None and (template is not None or not with_answers):
-        filled_in = [] if template is None else [template]
-        benchmark.submit(list(predictions), folder / benchmark.submission_file, *filled_in)
     scores |= {"settings": settings, "versions": versions()}
     (folder / SCORES_FILE).write_text(json.dumps(scores, indent=2) + "\n")
+    if benchmark.submit is not None and (template is not None or not with_answers):
+        answers_of_all([dialogue["id"] for _, dialogue in asked], predictions, benchmark.name)
+        filled_in = [] if template is None else [template]
+        benchmark.submit(list(predictions), folder / benchmark.submission_file, *filled_in)
     return scores
 
 

@@ -5,6 +5,7 @@ import json
 import shutil
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from hf_llava_vqa.errors import RecordError, VqaError
 from hf_llava_vqa.generation import questions
 from hf_llava_vqa.records import validate_record
 from hf_llava_vqa.reports.evaluation import template_of, write_evaluation
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "parity" / "submission"
+"""What LLaVA's scripts made of answer files."""
 
 anything = st.recursive(
     st.none() | st.booleans() | st.integers(-2, 2) | st.floats() | st.text(max_size=3) | st.just("\ud800"),
@@ -181,3 +185,27 @@ def evaluate(
     entry = json.loads((out / "scores.json").read_text())["benchmarks"].get(name, {})
     assert not entry or 0 <= entry["interval"][0] <= entry["score"] <= entry["interval"][1] <= 1
     return entry
+
+
+def golden_answers(name: str) -> dict[str, str]:
+    """The answers that LLaVA took from a file of answers, by question id: broken lines are skipped, the last counts.
+
+    Here such files do not come about, and two predictions for one question are an error.
+    """
+    answers = {}
+    for line in (GOLDEN / f"{name}_answers.jsonl").read_text().splitlines():
+        with suppress(json.JSONDecodeError):
+            row = json.loads(line)
+            answers[str(row["question_id"])] = row["text"]
+    return answers
+
+
+def golden_json(name: str) -> Any:
+    """One of the JSON files, or the rows of a JSON Lines file."""
+    text = (GOLDEN / name).read_text()
+    return [json.loads(line) for line in text.splitlines()] if name.endswith(".jsonl") else json.loads(text)
+
+
+def predictions_of(answers: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Answers by dialogue id as predictions, the id being the image's name too."""
+    return [{"id": id, "image_id": id, "question": "", "answer": a, "confidence": 1.0} for id, a in answers.items()]

@@ -7,14 +7,16 @@ balanced files are read; the unbalanced ones (14 million training questions in t
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from hf_llava_vqa.data.benchmark import SHORT_ANSWER, Benchmark
+from hf_llava_vqa.data.benchmark import SHORT_ANSWER, Benchmark, Prediction
 from hf_llava_vqa.data.reading.files import Place, find_file, find_images, kind_of, read_json
 from hf_llava_vqa.data.reading.questions import Fields, Question, group_questions
 from hf_llava_vqa.data.scoring import Asked, Scores, only_answer
+from hf_llava_vqa.data.submissions import answers_of_all, write_json
 from hf_llava_vqa.errors import RecordError, in_line
-from hf_llava_vqa.metrics.gqa.gqa_rules import VARIANTS, score
+from hf_llava_vqa.metrics.gqa.gqa_rules import VARIANTS, convert_llava, score
 from hf_llava_vqa.records import Record, make_dialogue
 
 SHAPE = '{ID: {"question", "imageId", "answer"}}'
@@ -46,19 +48,27 @@ def read(
         ConfigError: too few paths.
         RecordError: a file, a question or a photo that is missing or has another shape.
     """
-    name = f"{split}_balanced_questions.json"
-    places = (name, f"questions1.2/{name}", f"questions/{name}", f"data/{name}")
-    file = find_file(root, annotations, *places, archive="questions1.2.zip", keyword="annotations")
+    file = _find_questions(root, annotations, split, keyword="annotations")
     store = find_images(root, images, "images", follow_symlinks=follow_symlinks)
     yield from group_questions(_questions(file, answered=split != "test"), store, source="gqa", split=split)
 
 
-def _questions(file: str, answered: bool) -> Iterator[Question]:
+def _find_questions(root: Place, given: Place, split: str, *, keyword: str) -> str:
+    name = f"{split}_balanced_questions.json"
+    places = (name, f"questions1.2/{name}", f"questions/{name}", f"data/{name}")
+    return find_file(root, given, *places, archive="questions1.2.zip", keyword=keyword)
+
+
+def _read(file: str) -> dict[str, Any]:
     questions = read_json(file)
     if not isinstance(questions, dict) or not questions:
         found = "an empty object" if questions == {} else kind_of(questions)
         raise RecordError(f"{file}: expected {SHAPE}, found {found}")
-    for id, question in questions.items():
+    return questions
+
+
+def _questions(file: str, answered: bool) -> Iterator[Question]:
+    for id, question in _read(file).items():
         row = Fields.of(question, f"{file}, question {in_line(id)}", SHAPE)
         image_id = row.name("imageId")
         dialogue = make_dialogue(
@@ -108,6 +118,25 @@ def _object(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def find_template(root: Place, template: Place = None) -> str:
+    """Find the questions of the test split: the file named as `template`, or in `root`. Raises as `find_file`."""
+    return _find_questions(root, template, "test", keyword="template")
+
+
+def submit(predictions: Sequence[Prediction], path: Path, template: str) -> None:
+    """Write the JSON list of `{"questionId", "prediction"}` which the server takes, in the order of `template`.
+
+    Answers are converted as by LLaVA: without final periods, in lower case.
+
+    Raises:
+        RecordError: the template is missing or of another shape, two predictions for one id, an id that only the
+            predictions or only the template has.
+    """
+    ids = list(_read(template))
+    answers = answers_of_all(ids, predictions, template)
+    write_json([{"questionId": id, "prediction": convert_llava(answers[id])} for id in ids], path)
+
+
 BENCHMARK = Benchmark(
     name="gqa",
     homepage="https://cs.stanford.edu/people/dorarad/gqa/",
@@ -117,4 +146,7 @@ BENCHMARK = Benchmark(
     metric="gqa",
     metric_variant="llava",
     score_answers=score_answers,
+    submission_file="submission.json",
+    submit=submit,
+    find_template=find_template,
 )

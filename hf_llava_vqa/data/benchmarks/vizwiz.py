@@ -4,7 +4,6 @@ Annotation files are JSON lists of `{"image", "question", "answers", "answer_typ
 images and questions only. Published at vizwiz.org; the server takes a JSON list of `{"image", "answer"}`.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -13,7 +12,9 @@ from hf_llava_vqa.data.benchmark import Benchmark, Prediction
 from hf_llava_vqa.data.reading.files import ImageStore, find_source, kind_of, read_json
 from hf_llava_vqa.data.reading.questions import check_storable, locate_all
 from hf_llava_vqa.data.scoring import score_agreement
+from hf_llava_vqa.data.submissions import write_json
 from hf_llava_vqa.errors import RecordError, in_line
+from hf_llava_vqa.metrics.vizwiz_accuracy.answer_rules import normalize_answer
 from hf_llava_vqa.records import make_dialogue, make_record
 
 INSTRUCTION = (
@@ -164,14 +165,16 @@ def _check_stems(grouped: Mapping[str, list[LabelledRow]], file: str) -> None:
 def submit(predictions: Sequence[Prediction], path: Path) -> None:
     """Write the JSON list of `{"image", "answer"}` which the VizWiz server takes, in the order given.
 
+    Answers are normalised as by LLaVA, whose published scores came about so.
+
     Raises:
         RecordError: no predictions, or two for one image.
     """
     check_predictions(predictions)
-    answers = [{"image": prediction["image_id"], "answer": prediction["answer"]} for prediction in predictions]
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(answers, indent=0) + "\n", encoding="utf-8")
+    write_json(
+        [{"image": p["image_id"], "answer": normalize_answer(p["answer"], "m4c")} for p in predictions],
+        path,
+    )
 
 
 def check_predictions(predictions: Sequence[Prediction]) -> None:

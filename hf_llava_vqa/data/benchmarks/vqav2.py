@@ -4,14 +4,17 @@ Published at visualqa.org: `v2_OpenEnded_mscoco_train2014_questions.json`, `v2_m
 COCO's photos in `train2014`. The test questions have no annotations; `testdev` is the part of them scored at any time.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
-from hf_llava_vqa.data.benchmark import SHORT_ANSWER, Benchmark
+from hf_llava_vqa.data.benchmark import SHORT_ANSWER, Benchmark, Prediction
 from hf_llava_vqa.data.reading.files import Place, find_file, find_images, read_json
 from hf_llava_vqa.data.reading.questions import Fields, Question, group_questions
 from hf_llava_vqa.data.scoring import score_agreement
+from hf_llava_vqa.data.submissions import known_answers, write_json
 from hf_llava_vqa.errors import RecordError, in_line
+from hf_llava_vqa.metrics.vizwiz_accuracy.answer_rules import normalize_answer
 from hf_llava_vqa.records import Record, make_dialogue
 
 QUESTIONS_SHAPE = '{"questions": [{"question_id", "image_id", "question"}]}'
@@ -54,13 +57,7 @@ def read(
             an annotation without question; rows count from 0.
     """
     part, archive, folder = _PARTS[split]
-    question_file = find_file(
-        root,
-        questions,
-        f"v2_OpenEnded_mscoco_{part}_questions.json",
-        archive=f"v2_Questions_{archive}_mscoco.zip",
-        keyword="questions",
-    )
+    question_file = _find_questions(root, questions, split, keyword="questions")
     annotation_file = None
     if split in _ANNOTATED:
         annotation_file = find_file(
@@ -72,6 +69,12 @@ def read(
         )
     store = find_images(root, images, folder, follow_symlinks=follow_symlinks)
     yield from group_questions(_questions(question_file, annotation_file, folder), store, source="vqav2", split=split)
+
+
+def _find_questions(root: Place, given: Place, split: str, *, keyword: str) -> str:
+    part, archive, _ = _PARTS[split]
+    name = f"v2_OpenEnded_mscoco_{part}_questions.json"
+    return find_file(root, given, name, archive=f"v2_Questions_{archive}_mscoco.zip", keyword=keyword)
 
 
 def _questions(question_file: str, annotation_file: str | None, folder: str) -> Iterator[Question]:
@@ -127,6 +130,28 @@ def _rows(file: str, key: str, shape: str) -> Iterator[Fields]:
     return Fields.of(read_json(file), file, shape).rows(key, shape)
 
 
+def find_template(root: Place, template: Place = None) -> str:
+    """Find the questions of test2015: the file named as `template`, or in `root`. Raises as `find_file`."""
+    return _find_questions(root, template, "test", keyword="template")
+
+
+def submit(predictions: Sequence[Prediction], path: Path, template: str) -> None:
+    """Write the JSON list of `{"question_id", "answer"}` which the server takes, for every question of `template`.
+
+    Answers are normalised as by LLaVA. A question without prediction gets "": the server wants all of test2015, also
+    where only test-dev2015 was answered.
+
+    Raises:
+        RecordError: the template is missing or of another shape, two predictions for one id, an id that only the
+            predictions have, no predictions.
+    """
+    if not predictions:
+        raise RecordError("there are no predictions to submit")
+    ids = [str(row.integer("question_id")) for row in _rows(template, "questions", QUESTIONS_SHAPE)]
+    answers = known_answers(ids, predictions, template)
+    write_json([{"question_id": int(id), "answer": normalize_answer(answers.get(id, ""), "m4c")} for id in ids], path)
+
+
 BENCHMARK = Benchmark(
     name="vqav2",
     homepage="https://visualqa.org",
@@ -136,4 +161,7 @@ BENCHMARK = Benchmark(
     metric="vizwiz_accuracy",
     metric_variant="vqa",
     score_answers=score_agreement,
+    submission_file="submission.json",
+    submit=submit,
+    find_template=find_template,
 )

@@ -5,8 +5,11 @@ from examples import FUZZ, damaged
 from hypothesis import given
 from reader_checks import (
     evaluate,
+    golden_answers,
+    golden_json,
     mark_byte_order,
     mutated,
+    predictions_of,
     questions_of,
     read_all,
     read_or_refuse,
@@ -18,8 +21,8 @@ from reader_checks import (
 )
 
 from hf_llava_vqa.data import load_records
-from hf_llava_vqa.data.benchmarks.gqa import read
-from hf_llava_vqa.errors import ConfigError
+from hf_llava_vqa.data.benchmarks.gqa import read, submit
+from hf_llava_vqa.errors import ConfigError, RecordError
 from hf_llava_vqa.images import open_image
 from hf_llava_vqa.metrics.gqa.gqa_rules import read_question
 
@@ -169,6 +172,37 @@ def test_questions_of_a_reduced_file_are_scored_too(root, tmp_path):
     reduced = {"1": {"question": "Why?", "imageId": "2354786", "answer": "rain", "groups": None}}
     write(root / FILE, reduced)
     assert evaluate("gqa", read_all(read, "train", root=root), {"1": "Rain"}, tmp_path)["score"] == 1
+
+
+def test_the_servers_file_is_that_of_llava(tmp_path):
+    answers = golden_answers("gqa")
+    write(tmp_path / "questions.json", {id: question("1", "Why?", "") for id in sorted(answers)})
+    submit(predictions_of(answers), tmp_path / "s.json", str(tmp_path / "questions.json"))
+    assert json.loads((tmp_path / "s.json").read_text()) == golden_json("gqa_expected.json")
+
+
+def test_from_the_test_split_to_the_servers_file(root, tmp_path):
+    answers = {"00123": "White.", "07333406": "No", "07333408": "a pipe"}
+    assert evaluate("gqa", read_all(read, "test", root=root), answers, tmp_path / "out", root) == {}
+    assert json.loads((tmp_path / "out" / "submission.json").read_text()) == [
+        {"questionId": "07333408", "prediction": "a pipe"},
+        {"questionId": "07333406", "prediction": "no"},
+        {"questionId": "00123", "prediction": "white"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        (["00123"], "no prediction for ID 07333408 (2 of 3 are missing)"),
+        (["00123", "5"], "test_balanced_questions.json: no ID 5, which was predicted"),
+    ],
+)
+def test_what_the_server_would_not_take(root, tmp_path, ids, message):
+    with pytest.raises(RecordError) as caught:
+        submit(predictions_of(dict.fromkeys(ids, "")), tmp_path / "s.json", f"{root}/test_balanced_questions.json")
+    assert message in str(caught.value)
+    assert not (tmp_path / "s.json").exists()
 
 
 @pytest.fixture(scope="module")

@@ -2,14 +2,26 @@ import base64
 import csv
 import io
 import json
-from pathlib import Path
 
 import pytest
 from examples import FUZZ, damaged, png
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from reader_checks import evaluate, mark_byte_order, mutated, questions_of, read_all, read_or_refuse, refusal, write
+from reader_checks import (
+    GOLDEN,
+    evaluate,
+    golden_answers,
+    golden_json,
+    mark_byte_order,
+    mutated,
+    predictions_of,
+    questions_of,
+    read_all,
+    read_or_refuse,
+    refusal,
+    write,
+)
 
 from hf_llava_vqa.collate import prompt_turns
 from hf_llava_vqa.data import get_benchmark, load_records
@@ -18,7 +30,6 @@ from hf_llava_vqa.data.prepared.preparation import write_shards
 from hf_llava_vqa.errors import ConfigError, RecordError
 from hf_llava_vqa.images import open_image
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "parity" / "submission"
 COLUMNS = [
     *("index", "question", "hint", "A", "B", "C", "D", "answer"),
     *("category", "image", "source", "l2-category", "comment", "split"),
@@ -176,25 +187,23 @@ def test_nothing_where_the_file_should_be(root):
     assert refusal(read, "dev", root=root).startswith(f"{root}: no mmbench_dev_20230712.tsv or mmbench_dev_en_20231003")
 
 
+def answered(rows, answer="A"):
+    return predictions_of({line[0]: answer for line in rows})
+
+
 def sheet(path):
     openpyxl = pytest.importorskip("openpyxl")
     header, *rows = [[cell.value for cell in line] for line in openpyxl.load_workbook(path).active.rows]
     return header, rows
 
 
-def prediction(id, answer):
-    return {"id": str(id), "image_id": str(id), "question": "", "answer": answer, "confidence": 1.0}
-
-
 @pytest.mark.parametrize("name", ["mmbench_dev", "mmbench_test_no_answer"])
 def test_the_servers_file_is_that_of_llava(name, tmp_path):
-    """LLaVA takes the last of several answers, ignores unknown questions and leaves gaps; here they are errors."""
+    """LLaVA ignores answers to unknown questions and leaves gaps; here they are errors."""
     pytest.importorskip("openpyxl")
-    lines = map(json.loads, (GOLDEN / f"{name}_answers.jsonl").read_text().splitlines())
-    answers = {line["question_id"]: line["text"] for line in lines}
-    expected = json.loads((GOLDEN / f"{name}_expected.json").read_text())
-    asked = [line[0] for line in expected["rows"]]
-    submit([prediction(id, answers.get(id, "")) for id in asked], tmp_path / "s.xlsx", str(GOLDEN / f"{name}.tsv"))
+    answers, expected = golden_answers(name), golden_json(f"{name}_expected.json")
+    answers = {str(line[0]): answers.get(str(line[0]), "") for line in expected["rows"]}
+    submit(predictions_of(answers), tmp_path / "s.xlsx", str(GOLDEN / f"{name}.tsv"))
     assert sheet(tmp_path / "s.xlsx") == (expected["columns"], expected["rows"])
 
 
@@ -218,10 +227,10 @@ def test_a_split_with_answers_is_submitted_if_its_file_is_named(root, tmp_path):
 @pytest.mark.parametrize(
     ("predictions", "message"),
     [
-        ([prediction(line[0], "A") for line in ROWS[1:]], "no prediction for ID 241 (1 of 6 are missing); answer all"),
-        ([prediction(line[0], "A") for line in [*ROWS, row(7, "", [], "")]], "no ID 7, which was predicted"),
-        ([prediction(line[0], "A") for line in [*ROWS, ROWS[0]]], "two predictions for 241"),
-        ([prediction(line[0], "\x00") for line in ROWS], "row 2: '\\x00' holds characters that Excel cannot store"),
+        (answered(ROWS[1:]), "no prediction for ID 241 (1 of 6 are missing); answer all"),
+        (answered([*ROWS, row(7, "", [], "")]), "no ID 7, which was predicted"),
+        (answered(ROWS) * 2, "two predictions for 241"),
+        (answered(ROWS, "\x00"), "row 2: '\\x00' holds characters that Excel cannot store"),
     ],
 )
 def test_what_the_server_would_not_take(root, tmp_path, predictions, message):

@@ -5,6 +5,7 @@ import zipfile
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from reader_checks import golden_answers, golden_json, predictions_of
 
 from hf_llava_vqa.data import get_benchmark, load_records
 from hf_llava_vqa.data.benchmarks.vizwiz import read, submit
@@ -396,3 +397,10 @@ def test_read_to_submission(vizwiz_root, tmp_path):
     submit(predictions, tmp_path / "s.json")
     submitted = json.loads((tmp_path / "s.json").read_text())
     assert [row["image"] for row in submitted] == [row["image"] for row in rows_of(vizwiz_root, "test")]
+
+
+def test_the_servers_file_is_that_of_llava(tmp_path):
+    answers = golden_answers("vizwiz")
+    asked = golden_json("vizwiz_questions.jsonl")
+    submit(predictions_of({row["image"]: answers[row["question_id"]] for row in asked}), tmp_path / "s.json")
+    assert json.loads((tmp_path / "s.json").read_text()) == golden_json("vizwiz_expected.json")

@@ -5,8 +5,12 @@ from examples import FUZZ, damaged
 from hypothesis import given
 from hypothesis import strategies as st
 from reader_checks import (
+    evaluate,
+    golden_answers,
+    golden_json,
     mark_byte_order,
     mutated,
+    predictions_of,
     questions_of,
     read_all,
     read_or_refuse,
@@ -18,8 +22,8 @@ from reader_checks import (
 )
 
 from hf_llava_vqa.data import load_records
-from hf_llava_vqa.data.benchmarks.vqav2 import read
-from hf_llava_vqa.errors import ConfigError
+from hf_llava_vqa.data.benchmarks.vqav2 import read, submit
+from hf_llava_vqa.errors import ConfigError, RecordError
 from hf_llava_vqa.images import open_image
 
 QUESTION_FILE = "v2_OpenEnded_mscoco_train2014_questions.json"
@@ -225,6 +229,52 @@ def test_nothing_where_the_files_should_be(root, tmp_path):
     message = refusal(read, "val", root=root)
     assert message.startswith(f"{root}: no v2_OpenEnded_mscoco_val2014_questions.json or v2_Questions_Val_mscoco.zip")
     assert refusal(read, "val", root=tmp_path / "none").endswith("none: no such folder")
+
+
+def test_answers_are_scored_as_agreement(root, tmp_path):
+    answers = {"458752000": "a net", "9000": "no", "458752001": "batter"}
+    entry = evaluate("vqav2", read_all(read, "train", root=root), answers, tmp_path)
+    assert entry["score"] == pytest.approx((0 + 0.3 + 0) / 3), "of ten equal answers only the exact text counts"
+    assert entry["metric"]["variant"] == "vqa"
+
+
+def write_golden_questions(path):
+    rows = golden_json("vqav2_questions.jsonl")
+    asked = [{"question_id": row["question_id"], "image_id": 1, "question": row["text"]} for row in rows]
+    write(path, {"questions": asked})
+    return {str(row["question_id"]) for row in rows}
+
+
+def test_the_servers_file_is_that_of_llava(tmp_path):
+    asked = write_golden_questions(tmp_path / "questions.json")
+    answers = {id: text for id, text in golden_answers("vqav2").items() if id in asked}
+    submit(predictions_of(answers), tmp_path / "s.json", str(tmp_path / "questions.json"))
+    assert json.loads((tmp_path / "s.json").read_text()) == golden_json("vqav2_expected.json")
+
+
+def test_from_test_dev_to_the_servers_file_of_all_of_test(root, tmp_path):
+    records = read_all(read, "testdev", root=root)
+    assert evaluate("vqav2", records, {"458752000": "The Net."}, tmp_path / "out", root) == {}
+    assert json.loads((tmp_path / "out" / "submission.json").read_text()) == [
+        {"question_id": 458752000, "answer": "net"},
+        {"question_id": 9000, "answer": ""},
+        {"question_id": 458752001, "answer": ""},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("predictions", "message"),
+    [
+        ([], "there are no predictions to submit"),
+        (predictions_of({"7": "yes"}), "test2015_questions.json: no ID 7, which was predicted"),
+        (predictions_of({"9000": "yes"}) * 2, "two predictions for 9000"),
+    ],
+)
+def test_what_the_server_would_not_take(root, tmp_path, predictions, message):
+    with pytest.raises(RecordError) as caught:
+        submit(predictions, tmp_path / "s.json", f"{root}/v2_OpenEnded_mscoco_test2015_questions.json")
+    assert message in str(caught.value)
+    assert not (tmp_path / "s.json").exists()
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from hf_llava_vqa.records import Record, make_dialogue, make_record
 def prepare(folder: Path, count: int, width: int) -> Path:
     """Write a prepared set of `count` records with JPEGs of `width` by 3/4 of it."""
     write_shards(
-        (_record(number, _jpeg(number, width)) for number in range(count)), folder, split="train", progress=True
+        (_record(number, jpeg(number, width)) for number in range(count)), folder, split="train", progress=True
     )
     return folder
 
@@ -23,7 +23,7 @@ def write_photos(folder: Path, count: int, width: int) -> None:
     """Write `count` JPEGs of `width` by 3/4 of it, called 0.jpg and so on."""
     folder.mkdir()
     for number in tqdm(range(count), desc="making photos", unit="image", disable=None):
-        (folder / f"{number}.jpg").write_bytes(_jpeg(number, width))
+        (folder / f"{number}.jpg").write_bytes(jpeg(number, width))
 
 
 def records_of(folder: Path, count: int) -> list[Record]:
@@ -37,7 +37,7 @@ def _record(number: int, image: bytes | Path) -> Record:
     return make_record(image_id=f"{number}.jpg", images=[image], dialogues=[dialogue])
 
 
-def _jpeg(number: int, width: int) -> bytes:
+def jpeg(number: int, width: int) -> bytes:
     """Blurred noise: as many bytes a pixel as a photo has, about 0.2."""
     size = width // 4, width * 3 // 16
     noise = Image.frombytes("RGB", size, random.Random(number).randbytes(3 * size[0] * size[1]))

@@ -18,9 +18,16 @@ from pathlib import Path
 sys.path.pop(0)
 
 from hf_llava_vqa.errors import cli
-from scripts.benchmarks import metrics, prepare, resume, stream, train
+from scripts.benchmarks import metrics, prepare, resume, step, stream, train
 
-BENCHMARKS = {"metrics": metrics, "prepare": prepare, "resume": resume, "stream": stream, "train": train}
+BENCHMARKS = {
+    "metrics": metrics,
+    "prepare": prepare,
+    "resume": resume,
+    "step": step,
+    "stream": stream,
+    "train": train,
+}
 
 
 def parse_args() -> argparse.Namespace:

@@ -1,8 +1,8 @@
 """How much arithmetic a training step needs, and which share of a GPU's peak that is.
 
-LoRA on a frozen language model takes 4 N + 6 P operations a token: 2 N forward, 2 N for the gradients of the inputs, and
-6 P for the adapter's forward pass and both of its gradients. Attention adds 4 h an allowed pair and layer, three times
-with the backward pass; the frozen tower its forward pass. Projector, norms, embeddings and the head are left out (1 %).
+LoRA on a frozen language model takes 4 N + 6 P operations a token: 2 N forward, 2 N for the gradients of the inputs,
+and 6 P for the adapter's forward pass and both of its gradients. Attention adds 4 h an allowed pair and layer, three
+times with the backward pass; the frozen tower its forward pass. Projector, norms, embeddings and head are left out.
 """
 
 from dataclasses import dataclass

@@ -210,18 +210,16 @@ class Way:
         """A trainer that makes `steps` optimizer steps, each one pass over the rows in batches of `batch_size`."""
         cuda = torch.cuda.is_available()
         workers = min(8, os.cpu_count() or 1) if cuda else 0  # on the CPU the model needs every core itself
+        settings = {
+            "num_train_epochs": steps,
+            "per_device_train_batch_size": batch_size,
+            "gradient_accumulation_steps": math.ceil(len(self.rows) / batch_size),
+            "dataloader_num_workers": workers,
+            "dataloader_persistent_workers": workers > 0,
+            "activation_checkpointing": bench.args.gradient_checkpointing,
+        }
         config = self.config_class(
-            output_dir=folder,
-            use_cpu=not cuda,
-            bf16=cuda,
-            num_train_epochs=steps,
-            per_device_train_batch_size=batch_size,
-            gradient_accumulation_steps=math.ceil(len(self.rows) / batch_size),
-            dataloader_num_workers=workers,
-            dataloader_persistent_workers=workers > 0,
-            activation_checkpointing=bench.args.gradient_checkpointing,
-            **SETTINGS,
-            **self.settings,
+            output_dir=folder, use_cpu=not cuda, bf16=cuda, **(SETTINGS | settings | self.settings)
         )
         meter = Meter()
         model = bench.model()

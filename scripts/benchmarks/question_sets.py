@@ -78,7 +78,7 @@ def question_sets(scale: int) -> dict[str, Callable[[], QuestionSet]]:
 
 
 def easy_vqa(scale: int) -> QuestionSet:
-    """Pictures of easy-VQA that follow each other, 9.6 questions an image."""
+    """Pictures of easy-VQA that follow each other, 9.6 questions an image, asked as they are."""
     images, questions = scale * EASY_VQA_IMAGES, scale * EASY_VQA_QUESTIONS
     records = list(load_records("easy_vqa", split="train").select(range(images + 1000)))
     counts = [len(record["dialogues"]) for record in records]
@@ -86,7 +86,8 @@ def easy_vqa(scale: int) -> QuestionSet:
     chosen = []
     for record in records[start : start + images]:
         asked = [(d["turns"][0]["content"], d["answers"][0]["answer"]) for d in record["dialogues"]]
-        chosen.append(_record(record["image_id"], record["images"], [_finished(*pair) for pair in asked]))
+        dialogues = [_finished(question, answer, instruction="") for question, answer in asked]
+        chosen.append(_record(record["image_id"], record["images"], dialogues))
     return QuestionSet(chosen, questions)
 
 
@@ -133,11 +134,8 @@ def texts(sets: Sequence[QuestionSet]) -> Iterator[str]:
     return (turn["content"] for questions in sets for _, turns in questions.dialogues for turn in turns)
 
 
-def _finished(question: str, answer: str) -> list[Turn]:
-    return [
-        {"role": "user", "content": f"{question}\n{INSTRUCTION}"},
-        {"role": "assistant", "content": answer},
-    ]
+def _finished(question: str, answer: str, instruction: str = "\n" + INSTRUCTION) -> list[Turn]:
+    return [{"role": "user", "content": question + instruction}, {"role": "assistant", "content": answer}]
 
 
 def _phrase(rng: random.Random, words: int) -> str:

@@ -56,7 +56,7 @@ SETTINGS = {
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags that decide what is trained."""
     parser.add_argument("--model", choices=["tiny", "7b"], default="tiny", help="random weights of this size")
-    parser.add_argument("--hidden", type=int, default=512, help="width of the tiny language model (default: 512)")
+    parser.add_argument("--hidden", type=int, default=384, help="width of the tiny language model (default: 384)")
     parser.add_argument("--layers", type=int, default=2, help="of the tiny language model (default: 2)")
     parser.add_argument("--image_tokens", type=int, choices=IMAGE_TOKENS, default=576, help="an image (default: 576)")
     parser.add_argument("--scale", type=int, default=1, metavar="N", help="N times as many pictures (default: 1)")

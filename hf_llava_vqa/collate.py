@@ -109,7 +109,11 @@ class VqaCollator:
 
     The batch holds `input_ids`, `position_ids`, `labels` [R, L] int64, `weights` [R, L] float32, `pixel_values`
     [I, 3, H, W] in the row-major order of the image slots, and the mask: `attention_mask` [R, 1, L, L] bool
-    (`mask="dense"`, understood by every stock trainer) or `subtree_end` [R, L] and `dialogue_ids` (`"compact"`).
+    (`mask="dense"`, understood by every stock trainer) or `subtree_end` [R, L], `chain` (see `forest.chain_length`)
+    and `dialogue_ids` (`"compact"`).
+
+    A batch without pictures gets an unlabelled one, so that each rank of a distributed run uses the tower and the
+    projector. While the attribute `picture_in_every_batch` is False, such a batch has no `pixel_values` instead.
 
     Args:
         processor: LLaVA processor; its tokenizer is fast and knows `<image>`.
@@ -162,6 +166,7 @@ class VqaCollator:
         self.bad_images = BadImagePolicy(on_bad_image, file=bad_images_file, seed=seed)
         self.seed = seed
         self.epoch = 0
+        self.picture_in_every_batch = True
         self.image_token_id = processor.image_token_id
         self.image_tokens = image_tokens(processor)
 
@@ -176,7 +181,7 @@ class VqaCollator:
                 pixels.append(pictures[forest.image_order(tree, self.image_token_id)])
                 trees.append(forest.expand_images(tree, self.image_token_id, self.image_tokens))
                 dialogue_ids.append([dialogue["id"] for dialogue in dialogues])
-        if not any(map(len, pixels)):
+        if not trees or (self.picture_in_every_batch and not any(map(len, pixels))):
             trees.append(self._padding_tree())
             pixels.append(_blank(1, self.processor))
             dialogue_ids.append([])
@@ -265,9 +270,11 @@ class VqaCollator:
         rows = forest.lay_out(trees)
         arrays = forest.pad_rows(rows, self.processor.tokenizer.pad_token_id)
         batch: Batch = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in arrays.items()}
-        batch["pixel_values"] = torch.cat([pixels[tree] for row in rows for tree in row.trees])
+        if any(map(len, pixels)):
+            batch["pixel_values"] = torch.cat([pixels[tree] for row in rows for tree in row.trees])
         if self.mask == "dense":
             batch["attention_mask"] = forest.attention_mask(batch.pop("subtree_end"))
         else:
+            batch["chain"] = forest.chain_length(rows)
             batch["dialogue_ids"] = [[name for tree in row.trees for name in dialogue_ids[tree]] for row in rows]
         return batch

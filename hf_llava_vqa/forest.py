@@ -282,8 +282,21 @@ def pad_rows(rows: Sequence[Row], pad_token_id: int, length: int | None = None) 
     return batch
 
 
-def attention_mask(subtree_end: torch.Tensor) -> torch.Tensor:
-    """The dense mask of rows: `subtree_end` [R, L] int -> [R, 1, L, L] bool, True where query i may see key j."""
+def chain_length(rows: Sequence[Row]) -> int:
+    """How many first tokens of every row are a chain, down to a first leaf: among them the mask is plainly causal.
+
+    Behind a row that is all chain, padding counts too: no token sees it.
+    """
+    longest = max(map(len, rows))
+    second_branches = [int((row.position_ids == np.arange(len(row))).argmin()) for row in rows]  # 0: there is none
+    return min(second_branch or longest for second_branch in second_branches)
+
+
+def attention_mask(subtree_end: torch.Tensor, chain: int = 0) -> torch.Tensor:
+    """The dense mask of rows: `subtree_end` [R, L] int -> [R, 1, L, L] bool, True where query i may see key j.
+
+    Without the first `chain` queries, [R, 1, L - chain, L].
+    """
     index = torch.arange(subtree_end.shape[1], device=subtree_end.device)
-    query, key = index[:, None], index[None, :]
+    query, key = index[chain:, None], index[None, :]
     return ((key <= query) & (query < subtree_end[:, None, :]))[:, None]

@@ -18,9 +18,17 @@ from pathlib import Path
 sys.path.pop(0)
 
 from hf_llava_vqa.errors import cli
-from scripts.benchmarks import generate, metrics, prepare, resume, stream
+from scripts.benchmarks import generate, metrics, prepare, resume, step, stream, train
 
-BENCHMARKS = {"generate": generate, "metrics": metrics, "prepare": prepare, "resume": resume, "stream": stream}
+BENCHMARKS = {
+    "generate": generate,
+    "metrics": metrics,
+    "prepare": prepare,
+    "resume": resume,
+    "step": step,
+    "stream": stream,
+    "train": train,
+}
 
 
 def parse_args() -> argparse.Namespace:

@@ -192,6 +192,16 @@ def test_a_batch_of_text_gets_a_padding_tree(
     assert mixed["dialogue_ids"] == [["q"], ["c"], ["p"]]
 
 
+def test_a_batch_of_text_may_have_no_pictures(collator: Callable[..., VqaCollator]) -> None:
+    plain = collator(mask="compact")
+    plain.picture_in_every_batch = False
+    text = record("r", [question("q")])
+    batch = plain([text])
+    assert batch["dialogue_ids"] == [["q"]]
+    assert "pixel_values" not in batch
+    assert len(plain([text, record("t", [question("p")], colours=[colour(5)])])["pixel_values"]) == 1
+
+
 def test_augmented_pictures_are_those_of_seed_epoch_and_record(
     collator: Callable[..., VqaCollator], processor: Any
 ) -> None:

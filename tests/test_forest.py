@@ -95,6 +95,18 @@ def test_prefixes_are_shared_up_to_the_first_predictor_and_no_further(given_path
         assert (owners[ancestors(tree, leaf)[shareable(path) :]] == 1).all()
 
 
+def test_the_chain_of_a_batch_is_the_shortest_and_may_end_in_padding() -> None:
+    chain = forest.merge([([0, 1, 2], [False] * 3)])
+    branching = forest.merge([([0, 1, 2, 3], [False] * 4), ([0, 1, 4, 3], [False] * 4)])
+    short, long = forest.lay_out([chain, branching])
+    assert [forest.chain_length(rows) for rows in ([short], [long], [short, long], [long, short])] == [3, 4, 4, 4]
+    longer = forest.lay_out([forest.merge([([0] * 7, [False] * 7)])])
+    assert forest.chain_length([short, *longer]) == 7
+    assert forest.chain_length(forest.lay_out([chain, chain], row_length=6)) == 3
+    ends = torch.from_numpy(forest.pad_rows([short, long], pad_token_id=9)["subtree_end"])
+    assert forest.attention_mask(ends, 2).equal(forest.attention_mask(ends)[:, :, 2:])
+
+
 def test_a_one_token_answer_has_a_predictor_of_its_own() -> None:
     tree = forest.merge([([0, 1, 2], [False, False, True]), ([0, 1, 3], [False, False, True])])
     assert tree.input_ids.tolist() == [0, 1, 2, 1, 3]
@@ -125,6 +137,9 @@ def test_rows_carry_depth_and_ancestors(groups: list[list[Path]], room: int) -> 
             assert row.weights[own].tolist() == tree.weights.tolist()
         assert (mask[number, 0] == expected).all()
         padding = slice(len(row), None)
+        chain = forest.chain_length([row])
+        assert (mask[number, 0, :chain, :chain] == np.tri(chain)).all()
+        assert chain == len(row) or not (mask[number, 0, : chain + 1, : chain + 1] == np.tri(chain + 1)).all()
         assert (batch["input_ids"][number, padding] == 9).all()
         assert not batch["position_ids"][number, padding].any()
         assert not batch["weights"][number, padding].any()

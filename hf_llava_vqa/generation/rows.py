@@ -11,6 +11,7 @@ from hf_llava_vqa import forest
 from hf_llava_vqa.collate import pixel_values
 from hf_llava_vqa.errors import ConfigError
 from hf_llava_vqa.generation.questions import Planted
+from hf_llava_vqa.models.attention import TREE_SDPA
 
 Inputs = dict[str, torch.Tensor]
 
@@ -45,7 +46,7 @@ def pictures(model: LlavaForConditionalGeneration, processor: LlavaProcessor, tr
 
 def attention(model: LlavaForConditionalGeneration, sees: torch.Tensor) -> torch.Tensor:
     """`sees` [R, Q, K] bool, whether query q may attend to key k, as the mask [R, 1, Q, K] for the model."""
-    if backend(model) == "sdpa":
+    if backend(model) != "eager":
         return sees[:, None]
     lowest = torch.finfo(model.dtype).min  # eager attention adds its mask
     return torch.where(sees[:, None], 0, lowest).to(model.dtype)
@@ -53,7 +54,7 @@ def attention(model: LlavaForConditionalGeneration, sees: torch.Tensor) -> torch
 
 def check_attention(model: LlavaForConditionalGeneration) -> None:
     """Raise `ConfigError` unless the model's attention takes a mask of any shape."""
-    if backend(model) not in ("sdpa", "eager"):
+    if backend(model) not in ("sdpa", TREE_SDPA, "eager"):
         raise ConfigError(
             f"attn_implementation {backend(model)} does not honour the mask that keeps questions apart; "
             "use sdpa, or the engine generate"

@@ -40,6 +40,7 @@ from hf_llava_vqa.models.adapters import (
     check_dora_rows,
     keep_trained_weights_in_float32,
 )
+from hf_llava_vqa.models.attention import TREE_SDPA, use_tree_attention
 from hf_llava_vqa.models.vision import run_without_autograd
 from hf_llava_vqa.training.callbacks import CurrentEpoch, StartUpReport
 from hf_llava_vqa.training.config import VqaConfig, check_attention
@@ -85,7 +86,9 @@ class VqaTrainer(ResumableTrainer):
         peft_config: PeftConfig | None = None,
         **kwargs: Any,
     ) -> None:
-        check_attention(model.config.get_text_config()._attn_implementation)
+        attention = model.config.get_text_config()._attn_implementation
+        if attention != TREE_SDPA:  # of a trainer before
+            check_attention(attention)
         if args.train_sampling_strategy != "random" and isinstance(train_dataset, IterableDataset):
             raise ConfigError(
                 f"--train_sampling_strategy {args.train_sampling_strategy} cannot reorder a stream; use random"
@@ -106,9 +109,12 @@ class VqaTrainer(ResumableTrainer):
         check_dora_rows(self.model)
         if not self.is_deepspeed_enabled:  # DeepSpeed keeps float32 masters of its own
             keep_trained_weights_in_float32(self.model)
-        tower = _vision_tower(self.model)
-        if not any(parameter.requires_grad for parameter in tower.parameters()):
-            run_without_autograd(tower)
+        base = _base_model(self.model)
+        use_tree_attention(base)
+        if not _is_trained(base.model.vision_tower):
+            run_without_autograd(base.model.vision_tower)
+        # Ranks call collectives in the projector together, DeepSpeed also when it is one.
+        collator.picture_in_every_batch = args.world_size > 1 or self.is_deepspeed_enabled
         self.add_callback(CurrentEpoch(collator))
         self.add_callback(StartUpReport(collator))
 
@@ -147,16 +153,24 @@ class VqaTrainer(ResumableTrainer):
         inputs = dict(inputs)
         dialogue_ids = inputs.pop("dialogue_ids")
         weights = inputs.pop("weights")[:, 1:]  # shifted like the labels: the log-probabilities are [R, L - 1]
-        inputs["attention_mask"] = forest.attention_mask(inputs.pop("subtree_end"))
+        inputs["attention_mask"] = forest.attention_mask(inputs.pop("subtree_end"), inputs["chain"])
         outputs = model(**inputs, use_cache=False, fused_lm_head=True)
         total = weights.sum() if num_items_in_batch is None else num_items_in_batch
         loss = -(weights * outputs.log_probs).sum() / total
+        if "pixel_values" not in inputs:
+            loss = loss + self._unread_picture()
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes  # DDP averages gradients; the total is over all ranks
         if self.model.training:
             self._nonfinite_guard.note(loss, dialogue_ids)
         self._record_token_metrics(outputs, inputs["position_ids"])
         return (loss, outputs) if return_outputs else loss
+
+    def _unread_picture(self) -> torch.Tensor | int:
+        """0 with a gradient of 0 for what reads pictures, as an unlabelled one gives: Adam moves by momentum then."""
+        seeing = _base_model(self.model).model
+        parts = (*seeing.vision_tower.parameters(), *seeing.multi_modal_projector.parameters())
+        return sum(0 * parameter.sum() for parameter in parts if parameter.requires_grad)
 
     def _record_token_metrics(self, outputs: Any, position_ids: torch.Tensor) -> None:
         """TRL's own logged figures (entropy, token accuracy, tokens seen), in one gather; the state keeps the count."""
@@ -292,6 +306,9 @@ def training_collator(args: VqaConfig, processor: LlavaProcessor) -> VqaCollator
     )
 
 
-def _vision_tower(model: LlavaForConditionalGeneration | PeftModel) -> torch.nn.Module:
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
-    return base.model.vision_tower
+def _base_model(model: LlavaForConditionalGeneration | PeftModel) -> LlavaForConditionalGeneration:
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def _is_trained(module: torch.nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())

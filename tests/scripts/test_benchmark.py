@@ -86,7 +86,43 @@ def test_generate_reports_speed_memory_and_bound(tmp_path: Path) -> None:
     )
 
 
+TINY = ("--hidden", "32", "--layers", "1", "--image_tokens", "64")
+
+
+def test_train_compares_the_ways_with_equal_losses(tmp_path: Path) -> None:
+    few = ["--data", "vizwiz", "mixed", "--batch_sizes", "4", "--rounds", "1"]
+    done = benchmark("train", *TINY, *few, home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    settings, header, *table, line = done.stdout.splitlines()
+    assert "ddp_find_unused_parameters False" in settings
+    assert header.split()[:3] == ["data", "way", "batch"]
+    result = json.loads(line)
+    assert set(result["ratios"]["questions_per_second_vs_trl"]) == {"vizwiz", "mixed"}
+    assert result["ratios"]["all_answers_vs_trl_majority"] > 0
+    assert len(table) == 4 + 3
+    figures = result["figures"]
+    assert figures["vizwiz_stock_trl_tokens"] == figures["vizwiz_image_each_time_tokens"]
+    expected = figures["vizwiz_stock_trl_tokens"] / figures["vizwiz_image_once_tokens"]
+    assert figures["vizwiz_token_bound"] == round(expected, 3) > 2
+    assert figures["mixed_token_bound"] == 1
+    assert figures["mixed_image_once_padding"] > 0
+    assert max(figures["vizwiz_loss_difference"], figures["mixed_loss_difference"]) < 1e-5
+
+
+def test_step_splits_a_step_into_parts(tmp_path: Path) -> None:
+    done = benchmark("step", *TINY, "--steps", "2", "--data", "mixed", home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert set(result["ratios"]) == {"loader_wait_share", "loader_idle_share"}
+    figures = result["figures"]
+    step = figures.pop("step_ms")
+    assert figures.pop("collate_ms") > 0
+    assert abs(sum(figures.values()) - step) < 0.1
+    assert min(figures["language_model_ms"], figures["backward_ms"], figures["optimizer_ms"]) > 0
+
+
 def test_an_unknown_benchmark_lists_those_there_are(tmp_path: Path) -> None:
     done = benchmark("metric", home=tmp_path)
     assert done.returncode == 2
-    assert "invalid choice: 'metric' (choose from 'generate', 'metrics', 'prepare', 'resume', 'stream')" in done.stderr
+    names = "'generate', 'metrics', 'prepare', 'resume', 'step', 'stream', 'train'"
+    assert f"invalid choice: 'metric' (choose from {names})" in done.stderr

@@ -29,6 +29,7 @@ WIDTH = 4  # tokens of one image in the tiny model
 COMMON = {
     "per_device_train_batch_size": 2,
     "learning_rate": 1e-2,
+    "adam_epsilon": 1e-4,  # else a gradient that is all rounding makes a step as large as any other
     "max_steps": 4,
     "logging_steps": 1,
     "max_length": None,
@@ -254,3 +255,27 @@ def test_a_text_only_step_trains_the_rest_and_leaves_the_projector(load: Load, t
     assert np.isfinite(trainer.train().training_loss)
     changed = {name for name, p in trainer.model.named_parameters() if p.requires_grad and not p.equal(before[name])}
     assert changed == {name for name in before if "lora_B" in name}
+
+
+def test_a_step_of_text_is_the_same_with_and_without_the_padding_picture(load: Load, tmp_path: Path) -> None:
+    """As ranks have it, and as a process by itself: also the projector's momentum goes on alike."""
+    rows = [record("p", [question("p.0")], colours=[colour(7)]), record("t", [question("t.0", "Why?")])]
+    options = {"per_device_train_batch_size": 1, "train_sampling_strategy": "sequential"}
+    alone, as_a_rank = (build(VqaTrainer, load(), rows, tmp_path, **options) for _ in range(2))
+    assert not alone.data_collator.collate.picture_in_every_batch
+    as_a_rank.data_collator.collate.picture_in_every_batch = True
+    assert_same_training(alone, as_a_rank)
+
+
+def test_the_language_model_attends_to_the_first_chain_causally(load: Load, tmp_path: Path) -> None:
+    trainer = build(VqaTrainer, load(), ROWS, tmp_path)
+    seen: list[tuple[int, int]] = []
+    layer = trainer.model.get_base_model().model.language_model.layers[0].self_attn
+    layer.register_forward_pre_hook(
+        lambda _module, _args, inputs: seen.append((inputs["chain"], inputs["attention_mask"].shape[2])),
+        with_kwargs=True,
+    )
+    batch = trainer.data_collator([ROWS[2]])
+    trainer.compute_loss(trainer.model, batch)
+    assert seen == [(batch["chain"], batch["input_ids"].shape[1] - batch["chain"])]
+    assert 0 < batch["chain"] < batch["input_ids"].shape[1]

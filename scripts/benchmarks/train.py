@@ -1,0 +1,225 @@
+"""Training: questions a second of stock TRL and of image trees, on four kinds of data, beside what token counts allow.
+
+Stock TRL reads the picture once for every answer, in batches of the size that is fastest for it; ours does the same,
+and then reads it once for all its questions and answers. The model has random weights, in LLaVA's proportions, and all
+ways have the same adapter, settings and questions. Rounds take turns; a way's first step in each is not counted.
+"""
+
+import argparse
+import contextlib
+import gc
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+
+from scripts.benchmarks.flops import Arithmetic, peak_flops
+from scripts.benchmarks.question_sets import QuestionSet, question_sets
+from scripts.benchmarks.ways import SETTINGS, Way, Workbench, add_model_arguments, ours, stock
+
+PACKAGES = ("hf-llava-vqa", "torch", "transformers", "trl", "peft", "accelerate")
+PROBE_ROWS = 16  # on which the fastest batch size is looked for
+STOCK, EACH_TIME, ONCE, MAJORITY = "stock TRL", "image each time", "image once", "stock TRL, majority"
+HEADER = ["data", "way", "batch", "questions/s", "answers/s", "tokens/s", "padding", "peak MB", "MFU", "HFU"]
+HEADER += ["times TRL", "token bound", "share of bound"]
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 3e-2}  # of losses, relative
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_model_arguments(parser)
+    names = list(question_sets(1))
+    parser.add_argument("--data", nargs="+", choices=names, default=names, help="sets to measure (default: all)")
+    parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 2, 4, 8, 16], metavar="N", help="tried")
+    parser.add_argument("--rounds", type=int, default=3, help="of all ways in turn (default: 3)")
+    parser.add_argument("--steps", type=int, default=1, help="timed steps of a way in a round (default: 1)")
+
+
+@dataclass
+class Measured:
+    """A way on a set: its fastest batch size, and what its steps took."""
+
+    way: Way
+    questions: QuestionSet
+    batch_size: int
+    seconds: list[float] = field(default_factory=list)  # of each timed step
+    losses: list[float] = field(default_factory=list)  # of every step of a run
+    places: int = 0  # tokens of a step, padding included
+    images: int = 0  # of a step
+    peak_megabytes: float = 0.0
+    flops: Arithmetic | None = None
+
+    @property
+    def second(self) -> float:
+        return statistics.median(self.seconds)
+
+    @property
+    def tokens(self) -> int:
+        """Real tokens of a step."""
+        return sum(self.way.lengths)
+
+    @property
+    def questions_per_second(self) -> float:
+        return self.questions.questions / self.second
+
+
+def measure(args: argparse.Namespace) -> tuple[list[list[str]], dict[str, object], dict[str, float]]:
+    """Return a table, how many times as many questions a second as stock TRL, and the figures behind it."""
+    bench = Workbench.of(args, args.data)
+    print(settings(bench))
+    table = [HEADER]
+    ratios: dict[str, object] = {}
+    figures: dict[str, float] = {}
+    faster: dict[str, float] = {}
+    for name, questions in bench.sets.items():
+        measured = run_set(name, questions, bench)
+        figures[f"{name}_loss_difference"] = loss_difference(measured)
+        for label, result in measured.items():
+            table.append(table_row(name, label, result, measured[STOCK], bench))
+            figures |= figures_of(name, label, result, bench)
+        faster[name] = round(measured[ONCE].questions_per_second / measured[STOCK].questions_per_second, 3)
+        bound = measured[STOCK].tokens / measured[ONCE].tokens
+        figures[f"{name}_token_bound"] = round(bound, 3)
+        figures[f"{name}_share_of_bound"] = round(faster[name] / bound, 3)
+        if MAJORITY in measured:
+            both = measured[ONCE].questions_per_second / measured[MAJORITY].questions_per_second
+            ratios["all_answers_vs_trl_majority"] = round(both, 3)
+    return table, {"questions_per_second_vs_trl": faster, **ratios}, figures
+
+
+def settings(bench: Workbench) -> str:
+    """What the trainers of all ways are told, in one line."""
+    lora = bench.lora
+    told = {
+        "LoRA r": lora.r,
+        "alpha": lora.lora_alpha,
+        "dropout": lora.lora_dropout,
+        "projector": "in full",
+        "activation_checkpointing": bench.args.gradient_checkpointing,
+        "precision": "bf16" if torch.cuda.is_available() else "fp32",
+        "attention": "sdpa",
+        "threads": torch.get_num_threads(),
+        **SETTINGS,
+    }
+    return "settings: " + ", ".join(f"{name} {value}" for name, value in told.items())
+
+
+def run_set(name: str, questions: QuestionSet, bench: Workbench) -> dict[str, Measured]:
+    """Find the fastest batch sizes, then let the ways take turns."""
+    args = bench.args
+    trl = stock(questions, bench)
+    best = fastest_batch(trl, bench)
+    measured = {
+        STOCK: Measured(trl, questions, best),
+        EACH_TIME: Measured(ours(questions, bench, image_once=False), questions, best),
+    }
+    once = ours(questions, bench, image_once=True)
+    measured[ONCE] = Measured(once, questions, fastest_batch(once, bench))
+    if name == "vizwiz":
+        fewer = questions.majority()
+        measured[MAJORITY] = Measured(stock(fewer, bench), fewer, fastest_batch(stock(fewer, bench), bench))
+    for _ in range(args.rounds):
+        for result in measured.values():
+            run(result, bench, steps=1 + args.steps)
+    return measured
+
+
+def fastest_batch(way: Way, bench: Workbench) -> int:
+    """The batch size with which the first rows go fastest."""
+    few = way.head(PROBE_ROWS)
+    tried = [size for size in bench.args.batch_sizes if size <= len(few.rows)] or [1]
+    if len(tried) == 1:
+        return tried[0]
+    seconds = {}
+    for size in tried:
+        probe = Measured(few, QuestionSet([], 0), size)
+        run(probe, bench, steps=2 if torch.cuda.is_available() else 1)
+        seconds[size] = probe.seconds[-1]
+    return min(seconds, key=seconds.__getitem__)
+
+
+def run(result: Measured, bench: Workbench, steps: int) -> None:
+    """Train for some steps and add what they took; of several, the first is not counted."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
+        trainer, meter = result.way.trainer(bench, result.batch_size, steps, folder)
+        with peak_memory() as peak:
+            trainer.train()
+    seconds = [end - start for start, end in pairwise(meter.times)]
+    result.seconds += seconds[1:] or seconds
+    result.losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    result.places, result.images = meter.tokens // steps, meter.images // steps
+    result.peak_megabytes = peak[0]
+    result.flops = Arithmetic.of(trainer.model)
+
+
+@contextlib.contextmanager
+def peak_memory() -> Iterator[list[float]]:
+    """Collect the most megabytes held at once inside: of the GPU, or of the whole process on the CPU."""
+    gc.collect()
+    peak: list[float] = []
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        yield peak
+        peak.append(torch.cuda.max_memory_allocated() / 1e6)
+        return
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: the highest size so far is forgotten
+    yield peak
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+    peak.append(int(line.split()[1]) / 1000)
+
+
+def loss_difference(measured: dict[str, Measured]) -> float:
+    """The largest relative difference between the losses of all ways at the same step."""
+    curves = [result.losses for name, result in measured.items() if name != MAJORITY]
+    worst = max(max(losses) / min(losses) - 1 for losses in zip(*curves, strict=True))
+    tolerance = TOLERANCE[torch.bfloat16 if torch.cuda.is_available() else torch.float32]
+    assert worst <= tolerance, f"the ways do not compute the same losses: {curves}"
+    return worst
+
+
+def table_row(name: str, label: str, result: Measured, trl: Measured, bench: Workbench) -> list[str]:
+    """What `HEADER` names."""
+    faster = result.questions_per_second / trl.questions_per_second
+    bound = trl.tokens / result.tokens
+    utilised = utilisation(result, bench)
+    return [
+        *(name, label, str(result.batch_size)),
+        f"{result.questions_per_second:.2f}",
+        f"{result.questions.answers / result.second:.2f}",
+        f"{result.tokens / result.second:,.0f}",
+        f"{1 - result.tokens / result.places:.1%}",
+        f"{result.peak_megabytes:,.0f}",
+        *([f"{share:.1%}" for share in utilised] if utilised else ["-", "-"]),
+        *(f"{faster:.2f}", f"{bound:.2f}", f"{faster / bound:.1%}"),
+    ]
+
+
+def figures_of(name: str, label: str, result: Measured, bench: Workbench) -> dict[str, float]:
+    """The measurements of a way, by `SET_WAY_WHAT`."""
+    way = label.replace(" ", "_").replace(",", "").lower()
+    figures = {
+        "seconds": round(result.second, 4),
+        "questions_per_second": round(result.questions_per_second, 3),
+        "tokens": result.tokens,
+        "padding": round(1 - result.tokens / result.places, 4),
+        "peak_mb": round(result.peak_megabytes, 1),
+    }
+    if utilised := utilisation(result, bench):
+        figures |= {"mfu": round(utilised[0], 4), "hfu": round(utilised[1], 4)}
+    return {f"{name}_{way}_{what}": value for what, value in figures.items()}
+
+
+def utilisation(result: Measured, bench: Workbench) -> tuple[float, float] | None:
+    """Share of the GPU's peak that real tokens need, and the share with padding and recomputation."""
+    peak = peak_flops()
+    if peak is None or result.flops is None:
+        return None
+    pairs = sum(map(bench.pairs, result.way.records))
+    useful = result.flops.flops(result.tokens, pairs, result.images)
+    busy = result.flops.flops(result.places, pairs, result.images, recompute=bench.args.gradient_checkpointing)
+    return useful / result.second / peak, busy / result.second / peak

@@ -28,6 +28,7 @@ from transformers import (
 from trl import SFTConfig, SFTTrainer
 
 from hf_llava_vqa import VqaCollator, VqaConfig, VqaTrainer, forest, prompts
+from hf_llava_vqa.errors import ConfigError
 from hf_llava_vqa.models.adapters import PROJECTOR, language_model_targets
 from hf_llava_vqa.models.tiny import TinyConfig, tiny_model, tiny_processor, tiny_tokenizer
 from hf_llava_vqa.records import UNDECODED_FEATURES, Record
@@ -55,7 +56,9 @@ SETTINGS = {
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags that decide what is trained."""
-    parser.add_argument("--model", choices=["tiny", "7b"], default="tiny", help="random weights of this size")
+    parser.add_argument(
+        "--model", choices=["tiny", "7b"], default="tiny", help="random weights of this size (default: tiny)"
+    )
     parser.add_argument("--hidden", type=int, default=384, help="width of the tiny language model (default: 384)")
     parser.add_argument("--layers", type=int, default=2, help="of the tiny language model (default: 2)")
     parser.add_argument("--image_tokens", type=int, choices=IMAGE_TOKENS, default=576, help="an image (default: 576)")
@@ -72,7 +75,9 @@ class Workbench:
 
     @classmethod
     def of(cls, args: argparse.Namespace, names: Sequence[str]) -> "Workbench":
-        """The named sets, made."""
+        """The named sets, made. Raises `ConfigError` for a model that this machine cannot hold."""
+        if args.model == "7b" and not torch.cuda.is_available():
+            raise ConfigError("--model 7b needs a GPU, of 80 GB; use --model tiny")
         make = question_sets(args.scale)
         return cls(args, {name: make[name]() for name in names})
 
@@ -81,7 +86,7 @@ class Workbench:
         """Sizes in the proportions of LLaVA-1.5-7B: a tower of about 5 % of the language model."""
         hidden = self.args.hidden
         return TinyConfig(
-            image_size=math.isqrt(336**2 if self.args.model == "7b" else self.args.image_tokens * PATCH**2),
+            image_size=PATCH * math.isqrt(self.args.image_tokens),
             patch_size=PATCH,
             vision_hidden=max(hidden // 4, 32),
             vision_intermediate=max(hidden, 64),
@@ -102,7 +107,7 @@ class Workbench:
     def model(self) -> LlavaForConditionalGeneration:
         """The same random weights at every call; the tower is frozen."""
         if self.args.model == "7b":
-            model = model_7b(self.processor)
+            model = model_7b(self.processor, self.config.image_size)
         else:
             model = tiny_model(self.config, self.processor.tokenizer, seed=0)
         model.model.vision_tower.requires_grad_(False)
@@ -135,10 +140,10 @@ class Workbench:
         return sum(int((row.position_ids + 1).sum()) for row in rows)
 
 
-def model_7b(processor: LlavaProcessor) -> LlavaForConditionalGeneration:
-    """LLaVA-1.5-7B's architecture with random bfloat16 weights, made on the GPU."""
+def model_7b(processor: LlavaProcessor, image_size: int) -> LlavaForConditionalGeneration:
+    """LLaVA-1.5-7B's architecture with random bfloat16 weights, made on the GPU; its own `image_size` is 336."""
     vision = CLIPVisionConfig(
-        image_size=336,
+        image_size=image_size,
         patch_size=PATCH,
         hidden_size=1024,
         intermediate_size=4096,

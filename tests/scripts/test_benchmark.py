@@ -6,6 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+import torch
+
 SCRIPT = Path(__file__).parents[2] / "scripts" / "benchmark.py"
 
 
@@ -107,6 +110,13 @@ def test_train_compares_the_ways_with_equal_losses(tmp_path: Path) -> None:
     assert figures["mixed_token_bound"] == 1
     assert figures["mixed_image_once_padding"] > 0
     assert max(figures["vizwiz_loss_difference"], figures["mixed_loss_difference"]) < 1e-5
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_the_7b_model_needs_a_gpu(tmp_path: Path) -> None:
+    done = benchmark("train", "--model", "7b", home=tmp_path)
+    assert done.returncode != 0
+    assert done.stderr.splitlines()[-1] == "error: --model 7b needs a GPU, of 80 GB; use --model tiny"
 
 
 def test_step_splits_a_step_into_parts(tmp_path: Path) -> None:

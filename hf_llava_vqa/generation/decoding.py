@@ -90,10 +90,11 @@ class Branches:
         sees = forest.attention_mask(inputs["subtree_end"])[:, 0]
         self.depth = inputs["position_ids"].gather(1, self._leaves)
         self.sees = sees.gather(1, self._leaves[..., None].expand(-1, -1, sees.shape[-1]))
+        chains = all(len(tree.leaves) <= 1 for tree in trees)  # then causal: nothing reads the padding behind a row
         return self.model(
             input_ids=inputs["input_ids"],
             position_ids=inputs["position_ids"],
-            attention_mask=attention(self.model, sees),
+            attention_mask=None if chains else attention(self.model, sees),
             past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=self._leaves,
@@ -108,7 +109,7 @@ class Branches:
         rows = unfinished.any(1)
         rows[0] |= ~rows.any()
         if not rows.all():
-            self.cache.batch_select_indices(rows.nonzero()[:, 0])
+            self.cache.batch_select_indices(rows.nonzero()[:, 0].cpu())  # layers may be on several devices
         unfinished = unfinished[rows]
         width = max(1, int(unfinished.sum(1).max()))
         order = unfinished.int().argsort(dim=1, descending=True, stable=True)[:, :width]

@@ -82,9 +82,9 @@ def test_an_adapter_answers_too(tmp_path: Path, loaded: Loaded, use_dora: bool) 
     build_outspoken_llava(tmp_path)
     model, processor = load_model(str(tmp_path))
     flags = ModelConfig(use_peft=True, lora_r=4, lora_dropout=0, use_dora=use_dora)
-    adapted = get_peft_model(model, lora_config(flags)).eval()
     with torch.random.fork_rng():
         torch.manual_seed(0)
+        adapted = get_peft_model(model, lora_config(flags)).eval()
         for name, parameter in adapted.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.normal_(parameter, std=0.2)
@@ -135,3 +135,22 @@ def test_draws_depend_on_seed_and_dialogue_only(loaded: Loaded) -> None:
     assert [answer.token_ids for answer in together] == [answer.token_ids for answer in alone]
     other = decoded(loaded, MIXED, **{**settings, "seed": 4})
     assert [answer.token_ids for answer in together] != [answer.token_ids for answer in other]
+
+
+def test_rows_of_one_question_are_read_without_a_mask(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The causal kernels are faster, and padding behind a row is seen by nothing that is read."""
+    masks = []
+    forward = loaded[0].forward
+
+    def recording(**inputs: Any) -> Any:
+        masks.append(inputs["attention_mask"])
+        return forward(**inputs)
+
+    monkeypatch.setattr(loaded[0], "forward", recording)
+    rows = [SINGLE, TALK, *MIXED[3:]]
+    answers = decoded(loaded, rows)
+    assert masks[0] is None
+    assert all(mask is not None for mask in masks[1:])
+    monkeypatch.undo()
+    for answer, (row, dialogue) in zip(answers, questions(rows), strict=True):
+        assert answer.token_ids == stock_answer(*loaded, row, dialogue, 8)[0]

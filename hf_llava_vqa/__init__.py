@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .collate import VqaCollator
     from .data import load_records
-    from .generation import answer_questions
+    from .generation import answer_questions, score_candidates
     from .metrics import metric_path
     from .models import load_model
     from .training import VqaConfig, VqaTrainer
@@ -21,6 +21,7 @@ _ROOMS = {
     "load_model": "models",
     "load_records": "data",
     "metric_path": "metrics",
+    "score_candidates": "generation",
 }
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "load_model",
     "load_records",
     "metric_path",
+    "score_candidates",
 ]
 
 

@@ -18,9 +18,9 @@ from pathlib import Path
 sys.path.pop(0)
 
 from hf_llava_vqa.errors import cli
-from scripts.benchmarks import metrics, prepare, resume, stream
+from scripts.benchmarks import generate, metrics, prepare, resume, stream
 
-BENCHMARKS = {"metrics": metrics, "prepare": prepare, "resume": resume, "stream": stream}
+BENCHMARKS = {"generate": generate, "metrics": metrics, "prepare": prepare, "resume": resume, "stream": stream}
 
 
 def parse_args() -> argparse.Namespace:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hf_llava_vqa.data import get_benchmark, load_folder
 from hf_llava_vqa.errors import cli
-from hf_llava_vqa.generation import answer_questions, questions
+from hf_llava_vqa.generation import ENGINES, answer_questions, questions
 from hf_llava_vqa.models import load_model
 from hf_llava_vqa.models.processors import IMAGE_ASPECTS
 from hf_llava_vqa.reports.evaluation import (
@@ -40,7 +40,15 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--split", default="val", help="split to answer (default: val)")
     parser.add_argument("--limit", type=int, help="answer the first so many images only")
     parser.add_argument("--out", required=True, type=Path, help="folder for predictions and scores")
-    parser.add_argument("--batch_size", type=int, default=16, help="questions answered together (default: 16)")
+    parser.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default=ENGINES[0],
+        help="forest reads each picture once; generate is the stock way",
+    )
+    parser.add_argument(
+        "--batch_size", type=int, default=16, help="pictures, or questions of generate, read together (default: 16)"
+    )
     parser.add_argument("--max_new_tokens", type=int, default=128, help="longest answer (default: 128, as LLaVA)")
     parser.add_argument("--dtype", default="auto", help="weights' type: auto, bfloat16, float32 (default: auto)")
     parser.add_argument("--device", default="auto", help="where the model goes (default: auto)")
@@ -66,12 +74,18 @@ def main() -> None:
             args.model, image_aspect=args.image_aspect, dtype=args.dtype, device_map=args.device
         )
         predictions = answer_questions(
-            model, processor, records, batch_size=args.batch_size, max_new_tokens=args.max_new_tokens
+            model,
+            processor,
+            records,
+            engine=args.engine,
+            batch_size=args.batch_size,
+            max_new_tokens=args.max_new_tokens,
         )
     answered = write_predictions(predictions, args.out / PREDICTIONS_FILE, total=len(asked))
     settings = {
         "split": args.split,
         "limit": args.limit,
+        "engine": args.engine,
         "max_new_tokens": args.max_new_tokens,
         "dtype": args.dtype,
     }

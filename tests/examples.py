@@ -6,15 +6,19 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from PIL import Image
-from transformers import LlavaForConditionalGeneration
+from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
+from hf_llava_vqa import prompts
+from hf_llava_vqa.images import open_image
 from hf_llava_vqa.models.tiny import SAMPLE_TEXTS, TinyConfig, build_tiny_llava
 from hf_llava_vqa.records import UNDECODED_FEATURES, make_dialogue, make_record
 
+Loaded = tuple[LlavaForConditionalGeneration, LlavaProcessor]
 SIDE = 28  # pixels: what the tiny model reads
 QUESTIONS = ["What is this?", "What colour is the box?", "Is there a dog?", "How many bottles are there?", "Why?"]
 ANSWERS = ["yes", "no", "a red can", "Two bottles.", "two bottles", "unanswerable", "blue"]
@@ -98,6 +102,30 @@ def build_outspoken_llava(folder: Path) -> None:
     for parameter in model.model.multi_modal_projector.parameters():
         parameter.data *= 30
     model.save_pretrained(folder)
+
+
+@torch.no_grad()
+def stock_answer(
+    model: LlavaForConditionalGeneration,
+    processor: LlavaProcessor,
+    row: dict[str, Any],
+    dialogue: dict[str, Any],
+    max_new_tokens: int,
+) -> tuple[list[int], float]:
+    """One prompt through the chat template and plain `generate`: the answer's token ids; their log-probability, from
+    one pass over the whole."""
+    messages = prompts.messages(prompts.question_turns(dialogue["turns"], images=len(row["images"])))
+    blocks = [block for message in messages for block in message["content"] if block["type"] == "image"]
+    for block, image in zip(blocks, row["images"], strict=True):
+        block["image"] = open_image(image)
+    inputs = processor.apply_chat_template(
+        messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+    )
+    ids = model.generate(**inputs, do_sample=False, max_new_tokens=max_new_tokens)
+    start = inputs["input_ids"].shape[1]
+    logits = model(input_ids=ids, pixel_values=inputs.get("pixel_values")).logits[0, start - 1 : -1]
+    log_probs = logits.log_softmax(-1).gather(-1, ids[0, start:, None])
+    return ids[0, start:].tolist(), log_probs.double().sum().item()
 
 
 MIXED = [

@@ -20,7 +20,8 @@ def choose_checkpoint(wish: str | bool | None, output_dir: str | Path) -> Path |
         output_dir: of the run.
 
     Raises:
-        ConfigError: a folder that is no whole checkpoint, or a new run where an earlier one's checkpoints stand.
+        ConfigError: a folder that is no whole checkpoint, a new run where an earlier one's checkpoints stand, or an
+            earlier checkpoint of this run than the last.
     """
     if not wish:
         _refuse_to_mix(output_dir)
@@ -29,6 +30,7 @@ def choose_checkpoint(wish: str | bool | None, output_dir: str | Path) -> Path |
         reason = defect(Path(wish)) if Path(wish).is_dir() else "no such folder"
         if reason is not None:
             raise ConfigError(f"--resume_from_checkpoint {wish}: {reason}; name a whole checkpoint, or use auto")
+        _refuse_to_branch(Path(wish), output_dir)
         return Path(wish)
     chosen, skipped = newest_whole(output_dir)
     for checkpoint, reason in skipped.items():
@@ -60,4 +62,14 @@ def _refuse_to_mix(output_dir: str | Path) -> None:
     if present:
         raise ConfigError(
             f"{present[-1]} is there already; go on with --resume_from_checkpoint auto, or choose another --output_dir"
+        )
+
+
+def _refuse_to_branch(checkpoint: Path, output_dir: str | Path) -> None:
+    """A later checkpoint left standing would be what "auto" takes after the next interruption."""
+    later = [other for other in checkpoints(output_dir) if step_of(other) > step_of(checkpoint)]
+    if later and checkpoint.resolve().parent == Path(output_dir).resolve():
+        raise ConfigError(
+            f"{max(later, key=step_of)} is later than --resume_from_checkpoint {checkpoint}: move or delete what is "
+            "later, or choose another --output_dir"
         )

@@ -14,10 +14,9 @@ It overrides, each for one reason:
 What makes a run survive its machine is one level below, in `ResumableTrainer`.
 """
 
-import math
 import time
 from copy import copy
-from itertools import cycle, islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -216,24 +215,31 @@ class VqaTrainer(ResumableTrainer):
         }
 
     def _answer_on_all_ranks(self, asked: list[Question]) -> dict[str, str]:
-        """Dialogue id -> answer. Every rank answers equally many questions, so that none waits for a collective."""
+        """Dialogue id -> answer. Ranks get whole records, and take their steps together whatever they hold."""
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        padded = islice(cycle(asked), math.ceil(len(asked) / world) * world)
-        mine = [{**record, "dialogues": [dialogue]} for record, dialogue in islice(padded, rank, None, world)]
-        with self.accelerator.autocast():  # `generate` goes past the forward that accelerate wrapped
+        by_record = [list(group) for _, group in groupby(asked, key=lambda question: id(question[0]))]
+        mine = [
+            {**group[0][0], "dialogues": [dialogue for _, dialogue in group]}
+            for group in islice(by_record, rank, None, world)
+        ]
+        with self.accelerator.autocast():  # answering goes past the forward that accelerate wrapped
             answered = answer_questions(
                 self.accelerator.unwrap_model(self.model),
                 self.processing_class,
                 mine,
                 template=self.args.template,
                 batch_size=self.args.per_device_eval_batch_size,
+                max_questions_per_row=self.args.max_questions_per_row,
                 max_new_tokens=self.args.eval_max_new_tokens,
+                anyone=self._any_rank if world > 1 else None,
             )
-            pairs = []
-            for prediction in answered:
-                self._heartbeat.beat("answering")
-                pairs.append((prediction["id"], prediction["answer"]))
+            pairs = [(prediction["id"], prediction["answer"]) for prediction in answered]
         return dict(gather_object(pairs))
+
+    def _any_rank(self, mine: bool) -> bool:
+        """Whether any rank says yes; all ranks come here equally often."""
+        self._heartbeat.beat("answering")
+        return bool(self.accelerator.gather(torch.tensor([mine], device=self.accelerator.device)).any())
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """TRL's optimizer, with the projector in groups of its own if it has a learning rate of its own."""

@@ -22,7 +22,11 @@ from transformers import (
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
 from hf_llava_vqa.collate import VqaCollator
-from hf_llava_vqa.generation import answer_questions
+from hf_llava_vqa.generation import ENGINES, answer_questions
+from hf_llava_vqa.generation.choosing import Sampling
+from hf_llava_vqa.generation.decoding import decode
+from hf_llava_vqa.generation.questions import prompt_trees
+from hf_llava_vqa.generation.reference import generate
 from hf_llava_vqa.prompts import V1
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "parity"
@@ -190,23 +194,23 @@ def test_gradients(model: LlavaForConditionalGeneration) -> None:
     np.testing.assert_allclose(norms, golden["grad_norms"], rtol=1e-5)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("name", sorted(GENERATIONS))
-def test_greedy_answers(model: LlavaForConditionalGeneration, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_greedy_answers(model: LlavaForConditionalGeneration, name: str, engine: str) -> None:
     row = GENERATIONS[name]
-    pixels = np.load(GOLDEN / "tiny_model" / row["npz"])["pixel_values"]
     asked = record("r", [chain("q", *contents_of(row["prompt"]))], colours=map(colour, range(row["n_images"])))
-    produced = []
-    generate = model.generate
-
-    def recording(**inputs: Any) -> Any:
-        produced.append(generate(**inputs))
-        return produced[-1]
-
-    monkeypatch.setattr(model, "generate", recording)
-    (prediction,) = answer_questions(model, processor(pixels), [asked], max_new_tokens=len(row["new_ids"]))
-    prompt = [token for token in row["input_ids"] for _ in range(16 if token == -200 else 1)]
-    expected = [IMAGE if token == -200 else token for token in prompt] + row["new_ids"]
-    assert produced[0].sequences.tolist() == [expected]
+    read = processor(np.load(GOLDEN / "tiny_model" / row["npz"])["pixel_values"])
+    length = len(row["new_ids"])
+    (tree,) = prompt_trees(read, [asked], template="v1", instruction=None, max_branches=1)
+    assert tree.row.input_ids.tolist() == [
+        token for id_ in row["input_ids"] for token in ([IMAGE] * 16 if id_ == -200 else [id_])
+    ]
+    if engine == "forest":
+        (answer,) = decode(model, read, [tree], sampling=Sampling(), max_new_tokens=length)
+    else:
+        (answer,) = generate(model, read, [tree], max_new_tokens=length)
+    assert answer.token_ids == row["new_ids"]
+    (prediction,) = answer_questions(model, read, [asked], engine=engine, max_new_tokens=length)
     if "\N{REPLACEMENT CHARACTER}" not in row["text"]:  # slow and fast tokenizers spell broken UTF-8 differently
         assert prediction["answer"] == row["text"].strip()
 

@@ -68,7 +68,25 @@ def test_resume_opens_as_many_groups_late_as_early(tmp_path: Path) -> None:
     assert groups == {"step_1_row_groups": 4, "step_500_row_groups": 4}
 
 
+def test_generate_reports_speed_memory_and_bound(tmp_path: Path) -> None:
+    sizes = ["--images", "2", "--rounds", "1", "--sizes", "1", "2", "--small"]
+    done = benchmark("generate", *sizes, home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    shapes, ways = ("easy_vqa", "dacon", "vizwiz"), ("forest", "generate")
+    assert set(result["ratios"]["questions_per_second_vs_generate"]) == set(shapes)
+    measured = {
+        f"{shape}_{way}_{what}" for shape in shapes for way in ways for what in ("questions_per_second", "peak_mb")
+    }
+    known = {f"{shape}_{what}" for shape in shapes for what in ("bound", "questions")}
+    assert set(result["figures"]) == measured | known | {f"{way}_batch_size" for way in ways}
+    assert result["figures"]["easy_vqa_questions"] == 12
+    assert (
+        result["figures"]["easy_vqa_bound"] > result["figures"]["dacon_bound"] > result["figures"]["vizwiz_bound"] == 1
+    )
+
+
 def test_an_unknown_benchmark_lists_those_there_are(tmp_path: Path) -> None:
     done = benchmark("metric", home=tmp_path)
     assert done.returncode == 2
-    assert "invalid choice: 'metric' (choose from 'metrics', 'prepare', 'resume', 'stream')" in done.stderr
+    assert "invalid choice: 'metric' (choose from 'generate', 'metrics', 'prepare', 'resume', 'stream')" in done.stderr

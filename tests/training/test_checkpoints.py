@@ -130,6 +130,14 @@ def test_a_named_checkpoint_must_be_whole(tmp_path: Path) -> None:
         choose_checkpoint(str(whole), tmp_path)
 
 
+def test_an_earlier_checkpoint_is_refused_while_later_ones_stand(tmp_path: Path) -> None:
+    earlier, later = write(tmp_path, 2), write(tmp_path, 6)
+    with pytest.raises(ConfigError, match=r"checkpoint-6 is later than .*checkpoint-2: move or delete what is later"):
+        choose_checkpoint(str(earlier), tmp_path)
+    assert choose_checkpoint(str(later), tmp_path) == later
+    assert choose_checkpoint(str(earlier), tmp_path / "other") == earlier
+
+
 def test_another_run_is_refused_with_what_differs(tmp_path, capsys) -> None:
     saved = {"seed": 1, "data": "a" * 64, "template": "v1", "base model": None, "data_seed": None}
     current = {"seed": 2, "data": "b" * 64, "template": "v1", "base model": "c" * 64, "data_seed": None}

@@ -1,78 +1,57 @@
 """Answers: batched ones equal to those the stock model gives to one prompt at a time."""
 
+from math import exp
 from typing import Any
 
 import pytest
 import torch
-from examples import MIXED, build_outspoken_llava, chain, colour, question, record
-from transformers import LlavaForConditionalGeneration, LlavaProcessor
+from examples import MIXED, Loaded, chain, colour, question, record, stock_answer
 
-from hf_llava_vqa import bad_images, prompts
+from hf_llava_vqa import bad_images
 from hf_llava_vqa.errors import ConfigError, ImageError, PromptError
-from hf_llava_vqa.generation import answer_questions, questions
+from hf_llava_vqa.generation import ENGINES, answer_questions, questions
 from hf_llava_vqa.images import open_image
-from hf_llava_vqa.models import load_model
 
-Loaded = tuple[LlavaForConditionalGeneration, LlavaProcessor]
 NEW_TOKENS = 6
 
 
-@pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
-    folder = tmp_path_factory.mktemp("outspoken")
-    build_outspoken_llava(folder)
-    return load_model(str(folder))
-
-
-@torch.no_grad()
-def stock_answer(loaded: Loaded, row: dict[str, Any], dialogue: dict[str, Any]) -> tuple[str, float]:
-    """One prompt through the chat template and `generate`; the answer's probability from one pass over it."""
-    model, processor = loaded
-    messages = prompts.messages(prompts.question_turns(dialogue["turns"], images=len(row["images"])))
-    blocks = [block for message in messages for block in message["content"] if block["type"] == "image"]
-    for block, image in zip(blocks, row["images"], strict=True):
-        block["image"] = open_image(image)
-    inputs = processor.apply_chat_template(
-        messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
-    )
-    ids = model.generate(**inputs, do_sample=False, max_new_tokens=NEW_TOKENS)
-    start = inputs["input_ids"].shape[1]
-    log_probs = model(input_ids=ids, pixel_values=inputs.get("pixel_values")).logits[0, start - 1 : -1].log_softmax(-1)
-    probability = log_probs.gather(-1, ids[0, start:, None]).sum().exp().item()
-    return processor.decode(ids[0, start:], skip_special_tokens=True).strip(), probability
-
-
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("batch_size", [1, 3, 16])
-def test_batched_answers_equal_the_stock_models_one_by_one(loaded: Loaded, batch_size: int) -> None:
-    predictions = list(answer_questions(*loaded, MIXED, batch_size=batch_size, max_new_tokens=NEW_TOKENS))
+def test_batched_answers_equal_the_stock_models_one_by_one(loaded: Loaded, batch_size: int, engine: str) -> None:
+    limits = {"batch_size": batch_size, "max_new_tokens": NEW_TOKENS}
+    predictions = list(answer_questions(*loaded, MIXED, engine=engine, **limits))
     asked = list(questions(MIXED))
     assert len(predictions) == len(asked) == 7
     for prediction, (row, dialogue) in zip(predictions, asked, strict=True):
-        answer, probability = stock_answer(loaded, row, dialogue)
+        ids, log_prob = stock_answer(*loaded, row, dialogue, NEW_TOKENS)
         assert prediction == {
             "id": dialogue["id"],
             "image_id": row["image_id"],
             "question": dialogue["turns"][-1]["content"],
-            "answer": answer,
-            "confidence": pytest.approx(probability, rel=1e-4),
+            "answer": loaded[1].decode(ids, skip_special_tokens=True).strip(),
+            "confidence": pytest.approx(exp(log_prob), rel=1e-4),
         }
         assert 0 < prediction["confidence"] <= 1
     assert len({prediction["answer"] for prediction in predictions}) == len(asked)  # the model tells them apart
 
 
-def test_an_answer_that_ends_early_counts_its_own_tokens_only(loaded: Loaded) -> None:
-    """The first answer of the batch is `</s>` at once: the padding behind it has no share in its confidence."""
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_answer_that_ends_early_counts_its_own_tokens_only(loaded: Loaded, engine: str) -> None:
+    """One answer of the batch is `</s>` at once; the other goes on as if nothing had happened."""
     model, processor = loaded
+    calls = []
 
     def end_the_first(_module: Any, _inputs: Any, logits: torch.Tensor) -> torch.Tensor:
-        logits[0, :, processor.tokenizer.eos_token_id] += 100
+        logits[0, 0, processor.tokenizer.eos_token_id] += 100 if not calls else 0
+        calls.append(logits)
         return logits
 
+    settings = {"engine": engine, "max_new_tokens": NEW_TOKENS}
     with model.lm_head.register_forward_hook(end_the_first):
-        first, second = answer_questions(model, processor, MIXED[1:2], max_new_tokens=NEW_TOKENS)
-    assert (first["answer"], first["confidence"]) == ("", pytest.approx(1))
-    (unbiased,) = (p for p in answer_questions(*loaded, MIXED, max_new_tokens=NEW_TOKENS) if p["id"] == second["id"])
-    assert second == {**unbiased, "confidence": pytest.approx(unbiased["confidence"], rel=1e-4)}
+        ended, other = sorted(answer_questions(*loaded, MIXED[1:2], **settings), key=lambda p: p["answer"])
+    assert (ended["answer"], ended["confidence"]) == ("", pytest.approx(1))
+    (unbiased,) = (p for p in answer_questions(*loaded, MIXED, **settings) if p["id"] == other["id"])
+    assert other == {**unbiased, "confidence": pytest.approx(unbiased["confidence"], rel=1e-4)}
 
 
 def test_a_picture_is_opened_once_a_batch(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,13 +70,13 @@ def test_a_picture_is_opened_once_a_batch(loaded: Loaded, monkeypatch: pytest.Mo
 def test_the_prompt_follows_the_benchmark_or_the_instruction(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     model, processor = loaded
     seen = []
-    generate = model.generate
+    forward = model.forward
 
     def recording(**inputs: Any) -> Any:
         seen.append(processor.tokenizer.decode(inputs["input_ids"][0]))
-        return generate(**inputs)
+        return forward(**inputs)
 
-    monkeypatch.setattr(model, "generate", recording)
+    monkeypatch.setattr(model, "forward", recording)
     for instruction in (None, "Be brief."):
         row = record("r", [question("q")], source="easy_vqa")
         list(answer_questions(model, processor, [row], instruction=instruction, max_new_tokens=1))
@@ -127,3 +106,27 @@ def test_what_cannot_be_asked_is_named(
 ) -> None:
     with pytest.raises(error, match=message):
         list(answer_questions(*loaded, [row], max_new_tokens=1))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"engine": "vroom"}, "unknown engine 'vroom'; use one of: forest, generate"),
+        ({"engine": "generate", "temperature": 0.5}, "greedy reference"),
+        ({"temperature": -1.0}, "temperature is -1.0"),
+        ({"top_p": 0.0}, "top_p is 0.0"),
+        ({"max_new_tokens": 0}, "max_new_tokens is 0"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"batch_tokens": 0}, "batch_tokens is 0"),
+        ({"max_questions_per_row": 0}, "max_questions_per_row is 0"),
+    ],
+)
+def test_settings_that_cannot_work_are_named(loaded: Loaded, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        next(answer_questions(*loaded, MIXED, **settings))
+
+
+def test_attention_that_ignores_the_mask_is_refused(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loaded[0].config.get_text_config(), "_attn_implementation_internal", "flash_attention_2")
+    with pytest.raises(ConfigError, match="flash_attention_2 does not honour the mask"):
+        next(answer_questions(*loaded, MIXED))

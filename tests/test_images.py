@@ -1,3 +1,4 @@
+import base64
 import contextlib
 import io
 import json
@@ -16,7 +17,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hf_llava_vqa.errors import ImageError, MissingImageError, OversizedImageError
-from hf_llava_vqa.images import MEAN_COLOR, open_image, open_with_header, path_inside, read_image_bytes
+from hf_llava_vqa.images import (
+    MEAN_COLOR,
+    decode_base64,
+    open_image,
+    open_with_header,
+    path_inside,
+    read_image_bytes,
+)
 
 GOLDEN = Path(__file__).parent / "golden" / "parity"
 NOISE = np.random.default_rng(0).integers(0, 256, size=(6, 9, 3), dtype=np.uint8)
@@ -356,6 +364,27 @@ def test_image_errors_cross_process_borders():
 
 
 # Names from annotation files
+
+
+def test_a_file_in_base64():
+    file = encoded(NOISE_IMAGE)
+    assert decode_base64(base64.b64encode(file).decode()) == file
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("", ImageError, "not an image of a known format"),
+        ("a", ImageError, "image in base64: "),
+        (base64.b64encode(encoded(NOISE_IMAGE)).decode() + "\n*", ImageError, "image in base64: "),
+        (base64.b64encode(b"no picture").decode(), ImageError, "not an image of a known format"),
+        (base64.b64encode(encoded(Image.new("L", (30, 30)))).decode(), OversizedImageError, "30x30 is 900 pixels"),
+        ("A" * 4000, OversizedImageError, "4,000 characters are too many for an image"),
+    ],
+)
+def test_what_is_no_image_in_base64(text, error, message):
+    with pytest.raises(error, match=message):
+        decode_base64(text, max_pixels=700)
 
 
 def test_a_plain_name_stays_inside(tmp_path):

@@ -37,6 +37,9 @@ BENCHMARKS = {
     "seed": "hf_llava_vqa.data.benchmarks.seed",
     "mmvet": "hf_llava_vqa.data.benchmarks.mmvet",
     "llava_bench": "hf_llava_vqa.data.benchmarks.llava_bench",
+    "coco_captions": "hf_llava_vqa.data.benchmarks.coco_captions",
+    "flickr30k": "hf_llava_vqa.data.benchmarks.flickr30k",
+    "nocaps": "hf_llava_vqa.data.benchmarks.nocaps",
 }
 """The module of each benchmark; it is imported when the benchmark is asked for."""
 

@@ -5,6 +5,8 @@ Nothing in here imports the rest of the package.
 
 from pathlib import Path
 
+_FOLDER = Path(__file__).parent
+
 
 def metric_path(name: str) -> str:
     """Return the folder of one of our metrics, as `evaluate.load` takes it.
@@ -12,8 +14,11 @@ def metric_path(name: str) -> str:
     Raises:
         ValueError: there is no metric of this name; the message lists those there are.
     """
-    scripts = Path(__file__).parent.glob("*/*.py")
-    folders = {script.stem: script.parent for script in scripts if script.stem == script.parent.name}
-    if name not in folders:
-        raise ValueError(f"no metric named {name!r}; there is: {', '.join(sorted(folders))}")
-    return str(folders[name])
+    if name not in metric_names():
+        raise ValueError(f"no metric named {name!r}; there is: {', '.join(metric_names())}")
+    return str(_FOLDER / name)
+
+
+def metric_names() -> list[str]:
+    """Return the names of our metrics, sorted."""
+    return sorted(script.stem for script in _FOLDER.glob("*/*.py") if script.stem == script.parent.name)

@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from matplotlib.typing import RcKeyType
 
+from hf_llava_vqa.metrics import metric_names
+
 History = Sequence[Mapping[str, Any]]
 
 # matplotlib writes colours as hex numbers: each of these stands for a variable of base.css.
@@ -48,13 +50,14 @@ def loss_curve(history: History) -> str | None:
 
 
 def accuracy_curve(history: History, ceiling: float | None) -> str | None:
-    """Return the curve of every logged `eval_*vizwiz_accuracy` over steps, or None if there is none.
+    """Return the curve of every logged score over steps, such as `eval_vizwiz_accuracy`, or None if there is none.
 
     Args:
-        history: `log_history` of a `trainer_state.json`; accuracies from 0 to 1.
+        history: `log_history` of a `trainer_state.json`; scores from 0 to 1.
         ceiling: the best score that can be reached, drawn as a dashed line.
     """
-    keys = sorted({key for entry in history for key in entry if re.fullmatch(r"eval_(.*_)?vizwiz_accuracy", key)})
+    scores = re.compile(rf"eval_(.*_)?({'|'.join(metric_names())})")
+    keys = sorted({key for entry in history for key in entry if scores.fullmatch(key)})
     series = {key.removeprefix("eval_").replace("_", " "): _series(history, key) for key in keys}
     return _draw(series, percent=True, ceiling=ceiling)
 

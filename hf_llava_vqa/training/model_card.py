@@ -6,6 +6,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from peft import PeftModel
 from transformers import Trainer
 
+from hf_llava_vqa.metrics import metric_names
 from hf_llava_vqa.models.adapters import trained_by_part
 from hf_llava_vqa.training.training_recipe import global_batch, versions
 
@@ -89,8 +90,10 @@ def _facts(trainer: Trainer) -> str:
 
 
 def _scores(history: list[dict[str, float]]) -> str:
-    rows = [entry for entry in history if "eval_vizwiz_accuracy" in entry]
-    if not rows:
+    keys = [f"eval_{name}" for name in metric_names() if any(f"eval_{name}" in entry for entry in history)]
+    if not keys:
         return "No evaluation was run."
-    lines = [f"| {row['step']} | {row['eval_vizwiz_accuracy']:.4f} | {row['eval_loss']:.4f} |" for row in rows]
-    return "\n".join(["| step | VizWiz accuracy | loss |", "|---|---|---|", *lines])
+    [key, *_] = keys
+    title = "VizWiz accuracy" if key == "eval_vizwiz_accuracy" else key.removeprefix("eval_")
+    lines = [f"| {row['step']} | {row[key]:.4f} | {row['eval_loss']:.4f} |" for row in history if key in row]
+    return "\n".join([f"| step | {title} | loss |", "|---|---|---|", *lines])

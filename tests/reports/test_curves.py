@@ -27,6 +27,12 @@ def test_loss_shows_training_and_held_out():
     assert "var(--series-2)" in svg
 
 
+def test_scores_of_any_metric_are_drawn():
+    history = [{"eval_gqa": 0.4, "eval_loss": 1.0, "step": 1}, {"eval_gqa": 0.5, "eval_loss": 0.9, "step": 2}]
+    assert accuracy_curve(history, None) is not None
+    assert accuracy_curve([{"eval_runtime": 0.4, "step": 1}, {"eval_runtime": 0.5, "step": 2}], None) is None
+
+
 def test_accuracy_shows_percent_and_the_ceiling():
     assert {"100 %", "ceiling 91.5 %"} <= set(texts(accuracy_curve(HISTORY, 0.915)))
     assert not any("ceiling" in text for text in texts(accuracy_curve(HISTORY, None)))

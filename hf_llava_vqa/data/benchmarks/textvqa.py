@@ -100,6 +100,7 @@ def score_answers(answers: Sequence[str], asked: Sequence[Asked], variant: str) 
     """Agreement with the ten people, as TextVQA and LLaVA count it."""
     references = [human_answers(dialogue) for _, dialogue in asked]
     result = score(answers, references, return_per_question=True)
+    del result["standard_error"]  # takes questions as independent, which those about one photo are not
     best = [ceiling(reference, variant) for reference in references]
     return Scores.mean_of(result.pop("per_question"), by={}, details=result, ceiling=fsum(best) / len(best))
 

@@ -1,7 +1,8 @@
 """Preparation: its speed beside copying and hashing the same photos with as many workers, and its memory.
 
 The photos are JPEGs of blurred noise in a folder. The plain way reads each file, hashes it and writes it to another
-folder, until all is on the disk; once more, with every photo decoded by Pillow, as preparation has to know that it can be. Rounds take turns.
+folder, until all is on the disk; once more, with every photo decoded by Pillow, as preparation has to know that it can
+be. Rounds take turns.
 """
 
 import argparse

@@ -83,7 +83,7 @@ def test_generate_reports_speed_memory_and_bound(tmp_path: Path) -> None:
     }
     known = {f"{shape}_{what}" for shape in shapes for what in ("bound", "questions")}
     assert set(result["figures"]) == measured | known | {f"{way}_batch_size" for way in ways}
-    assert result["figures"]["easy_vqa_questions"] == 12
+    assert result["figures"]["easy_vqa_questions"] == 13
     assert (
         result["figures"]["easy_vqa_bound"] > result["figures"]["dacon_bound"] > result["figures"]["vizwiz_bound"] == 1
     )

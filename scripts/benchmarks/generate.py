@@ -116,7 +116,7 @@ def short_answers(model: LlavaForConditionalGeneration, processor: LlavaProcesso
 
 
 def answer(loaded: Loaded, way: str, records: list[Record], batch_size: int) -> tuple[float, float]:
-    """Return the processor's seconds that answering takes, and the most memory it takes on top of what was there, in megabytes."""
+    """Return the seconds of the processor that answering takes, and the most memory it adds, in megabytes."""
     Path("/proc/self/clear_refs").write_text("5")  # the kernel forgets the highest figure so far
     before = memory("VmRSS")
     start = time.process_time()

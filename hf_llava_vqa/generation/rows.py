@@ -1,7 +1,6 @@
 """Trees as the model reads them: rows of one tree each, padded to tensors, with the mask its attention understands."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -61,6 +60,6 @@ def check_attention(model: LlavaForConditionalGeneration) -> None:
         )
 
 
-def backend(model: LlavaForConditionalGeneration) -> Any:
+def backend(model: LlavaForConditionalGeneration) -> str | None:
     """The attention implementation of the language model."""
     return model.config.get_text_config()._attn_implementation

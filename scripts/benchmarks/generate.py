@@ -1,6 +1,7 @@
 """Answering: questions a second, each picture read once, beside the stock `generate` with one question a row.
 
-Both answer the same questions with the same random model, at LLaVA's 576 tokens an image; rounds of both take turns.
+Both answer the same questions with the same random model, at LLaVA's 576 tokens an image, on one core; rounds of both
+take turns. Seconds are those of the processor, so that other work on the machine counts for little.
 `generate` gets batches of about one length, of the size that is best for it. Three shapes: many questions an image, as
 in easy-VQA's test set; 3.4, as in Dacon's; and 1, as in VizWiz. The bound is what reading fewer tokens alone can give.
 """
@@ -49,7 +50,7 @@ Loaded = tuple[LlavaForConditionalGeneration, LlavaProcessor]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--rounds", type=int, default=5, help="of answering each shape both ways (default: 5)")
+    parser.add_argument("--rounds", type=int, default=3, help="of answering each shape both ways (default: 3)")
     parser.add_argument("--images", type=int, metavar="N", help="only the first so many of each shape")
     parser.add_argument(
         "--sizes", type=int, nargs="+", default=[1, 4, 16], metavar="N", help="batches tried first (default: 1 4 16)"
@@ -60,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def measure(args: argparse.Namespace) -> tuple[list[list[str]], dict[str, Any], dict[str, Any]]:
     """Return a table, how many times as many questions a second as `generate` answers, and the figures."""
     shapes = {name: records_of(name, counts[: args.images]) for name, counts in SHAPES.items()}
+    torch.set_num_threads(1)
     loaded = build(TinyConfig() if args.small else LARGE, shapes)
     table = [["shape", "way", "questions/s", "peak MB", "times generate", "bound"]]
     ratios, figures = {}, {}
@@ -114,13 +116,13 @@ def short_answers(model: LlavaForConditionalGeneration, processor: LlavaProcesso
 
 
 def answer(loaded: Loaded, way: str, records: list[Record], batch_size: int) -> tuple[float, float]:
-    """Return the seconds that answering takes, and the most memory it takes on top of what was there, in megabytes."""
+    """Return the seconds of the processor that answering takes, and the most memory it adds, in megabytes."""
     Path("/proc/self/clear_refs").write_text("5")  # the kernel forgets the highest figure so far
     before = memory("VmRSS")
-    start = time.perf_counter()
+    start = time.process_time()
     for _ in answer_questions(*loaded, records, engine=way, batch_size=batch_size, max_new_tokens=ANSWER_TOKENS):
         pass
-    return time.perf_counter() - start, memory("VmHWM") - before
+    return time.process_time() - start, memory("VmHWM") - before
 
 
 def memory(name: str) -> float:

@@ -22,3 +22,8 @@ def metric_path(name: str) -> str:
 def metric_names() -> list[str]:
     """Return the names of our metrics, sorted."""
     return sorted(script.stem for script in _FOLDER.glob("*/*.py") if script.stem == script.parent.name)
+
+
+def metric_title(name: str) -> str:
+    """Return what a metric is called where people read it."""
+    return "VizWiz accuracy" if name == "vizwiz_accuracy" else name

@@ -11,6 +11,7 @@ from hf_llava_vqa.data import get_benchmark
 from hf_llava_vqa.data.scoring import human_answers
 from hf_llava_vqa.errors import RecordError
 from hf_llava_vqa.generation import Question, questions
+from hf_llava_vqa.metrics import metric_title
 from hf_llava_vqa.reports.evaluation import SCORES_FILE, Prediction, read_predictions
 from hf_llava_vqa.reports.page import Example, GradedAnswer, write_page
 
@@ -100,6 +101,7 @@ def write_comparison_page(
         path,
         title=title,
         subtitle=f"{len(asked):,} questions about {images:,} images, split {first.split}",
+        metric=metric_title(get_benchmark(first.benchmark).metric),
         scores=[
             {
                 "role": e.role,

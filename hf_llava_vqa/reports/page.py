@@ -55,6 +55,7 @@ def write_page(
     *,
     title: str,
     subtitle: str,
+    metric: str,
     scores: Sequence[Score],
     ceiling: float | None,
     history: History,
@@ -65,6 +66,7 @@ def write_page(
     Args:
         path: the HTML file.
         title, subtitle: plain text.
+        metric: what the scores are called.
         scores: one entry a model; its `role` is a key of `ROLE_NAMES` or any other name.
         ceiling: the best score any fixed answer per question can get, from 0 to 1; None if it is not known.
         history: `log_history` of a `trainer_state.json`; empty without training.
@@ -84,17 +86,18 @@ def write_page(
         template,
         title=title,
         subtitle=subtitle,
+        metric=metric,
         scores=scores,
         ceiling=ceiling,
-        curves=_curves(history, ceiling),
+        curves=_curves(history, metric, ceiling),
         examples=[_card(example) for example in examples],
         baselines=BASELINES,
     )
 
 
-def _curves(history: History, ceiling: float | None) -> dict[str, Markup]:
+def _curves(history: History, metric: str, ceiling: float | None) -> dict[str, Markup]:
     """Return the curves that the history allows, by caption. matplotlib has escaped the text in them."""
-    drawn = {"Loss": loss_curve(history), "VizWiz accuracy": accuracy_curve(history, ceiling)}
+    drawn = {"Loss": loss_curve(history), metric: accuracy_curve(history, ceiling)}
     return {caption: Markup(svg) for caption, svg in drawn.items() if svg is not None}
 
 

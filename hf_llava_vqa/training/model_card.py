@@ -6,7 +6,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from peft import PeftModel
 from transformers import Trainer
 
-from hf_llava_vqa.metrics import metric_names
+from hf_llava_vqa.metrics import metric_names, metric_title
 from hf_llava_vqa.models.adapters import trained_by_part
 from hf_llava_vqa.training.training_recipe import global_batch, versions
 
@@ -94,6 +94,6 @@ def _scores(history: list[dict[str, float]]) -> str:
     if not keys:
         return "No evaluation was run."
     [key, *_] = keys
-    title = "VizWiz accuracy" if key == "eval_vizwiz_accuracy" else key.removeprefix("eval_")
+    title = metric_title(key.removeprefix("eval_"))
     lines = [f"| {row['step']} | {row[key]:.4f} | {row['eval_loss']:.4f} |" for row in history if key in row]
     return "\n".join([f"| step | {title} | loss |", "|---|---|---|", *lines])

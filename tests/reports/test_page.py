@@ -22,6 +22,7 @@ def run(**changes) -> dict:
     return {
         "title": "A run",
         "subtitle": "LoRA on a tiny LLaVA",
+        "metric": "gqa",
         "scores": [
             {"role": "base", "score": 0.1, "interval": (0.05, 0.15), "n": 1204},
             {"role": "adapter", "score": 0.8, "interval": (0.755, 0.84), "n": 1204},
@@ -55,6 +56,11 @@ def write(tmp_path):
 
 def test_nothing_outside_the_page_is_needed(write):
     write().assert_self_contained()
+
+
+def test_the_metric_is_named(write):
+    texts = write(metric="circular accuracy").within("p")
+    assert sum("circular accuracy" in text for text in texts) == 2
 
 
 def test_it_follows_dark_mode_and_small_screens(write):

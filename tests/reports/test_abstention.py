@@ -1,0 +1,150 @@
+"""Folders of evaluations: a threshold of one split, applied to another."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from examples import png
+from PIL import Image
+
+from hf_llava_vqa.data import get_benchmark, load_records
+from hf_llava_vqa.errors import ConfigError, RecordError
+from hf_llava_vqa.generation import questions
+from hf_llava_vqa.reports.abstention import abstain, check_applicable, credited, read_evaluated, write_abstained
+from hf_llava_vqa.reports.calibration_plot import write_plot
+from hf_llava_vqa.reports.evaluation import write_evaluation, write_predictions
+
+VIZWIZ = get_benchmark("vizwiz")
+PEOPLE = {"train": ["cup"] * 10, "val": ["cup"] * 6 + ["unanswerable"] * 4}
+CONFIDENCES = [0.9, 0.4, 0.2]
+
+
+@pytest.fixture
+def root(tmp_path):
+    folder = tmp_path / "vizwiz"
+    for split in ("train", "val", "test"):
+        rows = [{"image": f"{split}_{number}.png", "question": "What is this?"} for number in range(3)]
+        (folder / split).mkdir(parents=True)
+        for number, row in enumerate(rows):
+            (folder / split / row["image"]).write_bytes(png((80 * number, 50, 60)))
+            if split in PEOPLE:
+                row |= {"answers": [{"answer": text, "answer_confidence": "yes"} for text in PEOPLE[split]]}
+        (folder / f"{split}.json").write_text(json.dumps(rows))
+    return folder
+
+
+def evaluation(root, split, *, answers=("cup", "mug", "mug"), model="m", limit=None, **change):
+    """An evaluation folder as scripts/evaluate.py writes it."""
+    folder = root.parent / f"eval_{split}_{model}"
+    folder.mkdir()
+    asked = list(questions(load_records("vizwiz", split=split, root=root)))[:limit]
+    predictions = [
+        {
+            "id": dialogue["id"],
+            "image_id": record["image_id"],
+            "question": "What is this?",
+            "answer": answer,
+            "confidence": confidence,
+            **change,
+        }
+        for (record, dialogue), answer, confidence in zip(asked, answers, CONFIDENCES, strict=False)
+    ]
+    write_predictions(predictions, folder / "predictions.jsonl", total=3)
+    write_evaluation(
+        folder, VIZWIZ, asked, predictions, model=model, role="base", settings={"split": split, "limit": limit}
+    )
+    return folder
+
+
+def test_credits_of_answers_and_of_unanswerable(root):
+    answered = credited(read_evaluated(evaluation(root, "val"), VIZWIZ, root))
+    assert answered.confidence.tolist() == CONFIDENCES
+    assert answered.credit.tolist() == [1, 0, 0]
+    assert answered.abstaining.tolist() == [1, 1, 1]  # four of ten people say so
+    assert list(answered.image_ids) == ["val_0.png", "val_1.png", "val_2.png"]
+
+
+def test_a_part_of_a_split(root):
+    evaluated = read_evaluated(evaluation(root, "val", limit=2), VIZWIZ, root)
+    assert len(evaluated.asked) == len(credited(evaluated).credit) == 2
+
+
+def test_answers_below_the_threshold_are_replaced():
+    rows = [{"id": str(c), "answer": "cup", "confidence": c} for c in (0.9, 0.5, 0.49)]
+    sure, at, below = abstain(rows, temperature=2.0, threshold=0.5)
+    assert sure == {"id": "0.9", "answer": "cup", "confidence": pytest.approx(0.75)}
+    assert at == {"id": "0.5", "answer": "cup", "confidence": 0.5}
+    assert (below["answer"], below["withheld"]) == ("unanswerable", "cup")
+    assert 0.49 < below["confidence"] < 0.5
+
+
+def test_another_split_is_written_with_its_submission(root, tmp_path):
+    fitted = read_evaluated(evaluation(root, "val"), VIZWIZ, root)
+    applied = read_evaluated(evaluation(root, "test"), VIZWIZ, root)
+    check_applicable(fitted, applied)
+    out = tmp_path / "out" / "test"
+    written = write_abstained(out, applied, temperature=1.0, threshold=0.4, data=root, template=None)
+    assert [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()] == written
+    assert json.loads((out / "submission.json").read_text()) == [
+        {"image": "test_0.png", "answer": "cup"},
+        {"image": "test_1.png", "answer": "mug"},
+        {"image": "test_2.png", "answer": "unanswerable"},
+    ]
+    settings = json.loads((out / "scores.json").read_text())["settings"]
+    assert settings["abstention"] == {"temperature": 1.0, "threshold": 0.4}
+
+
+def test_a_split_with_answers_is_scored_anew(root, tmp_path):
+    applied = read_evaluated(evaluation(root, "train"), VIZWIZ, root)
+    write_abstained(tmp_path / "out", applied, temperature=1.0, threshold=2.0, data=root, template=None)
+    scores = [json.loads((folder / "scores.json").read_text()) for folder in (applied.folder, tmp_path / "out")]
+    assert [entry["benchmarks"]["vizwiz"]["score"] for entry in scores] == [pytest.approx(1 / 3), 0]
+
+
+def test_where_it_was_fitted_it_is_not_applied(root):
+    one, other = (read_evaluated(evaluation(root, split), VIZWIZ, root) for split in ("val", "train"))
+    with pytest.raises(RecordError, match=r"eval_val_m: question val_0 is in .*eval_val_m too; apply to another split"):
+        check_applicable(one, one)
+    stranger = read_evaluated(evaluation(root, "train", model="n"), VIZWIZ, root)
+    with pytest.raises(ConfigError, match=r"eval_train_n was answered by n, .*eval_val_m by m; calibrate one model"):
+        check_applicable(one, stranger)
+    check_applicable(one, other)
+
+
+@pytest.mark.parametrize("confidence", [None, "0.9", True, 1.5, -0.1, float("nan")])
+def test_a_prediction_without_confidence(root, confidence):
+    folder = evaluation(root, "val", confidence=confidence)
+    with pytest.raises(RecordError, match=r"eval_val_m: val_0: confidence must be a number from 0 to 1, found"):
+        read_evaluated(folder, VIZWIZ, root)
+
+
+def test_folders_that_cannot_be_calibrated(root):
+    folder = evaluation(root, "test")
+    with pytest.raises(RecordError, match="question test_0 has no answers; calibrate on a split that has them"):
+        credited(read_evaluated(folder, VIZWIZ, root))
+    (folder / "predictions.jsonl").write_text((folder / "predictions.jsonl").read_text().replace("test_1", "val_1"))
+    with pytest.raises(RecordError, match="no ID val_1, which was predicted; answer the split of this file"):
+        read_evaluated(folder, VIZWIZ, root)
+    (folder / "scores.json").unlink()
+    with pytest.raises(RecordError, match=r"scores\.json is missing; write it with scripts/evaluate\.py"):
+        read_evaluated(folder, VIZWIZ, root)
+
+
+def test_a_score_that_is_no_mean_has_no_threshold(root):
+    evaluated = read_evaluated(evaluation(root, "val"), VIZWIZ, root)
+
+    def f1(answers, asked, variant):
+        scores = VIZWIZ.score_answers(answers, asked, variant)
+        return replace(scores, combine=lambda sums: 2 * sums[0])
+
+    benchmark = replace(VIZWIZ, name="f1", score_answers=f1)
+    with pytest.raises(ConfigError, match="f1: its score is no mean over answers"):
+        credited(replace(evaluated, benchmark=benchmark))
+
+
+def test_the_plot_is_a_picture(root, tmp_path):
+    answered = credited(read_evaluated(evaluation(root, "val"), VIZWIZ, root))
+    write_plot(tmp_path / "p.png", answered, temperature=1.0, threshold=0.5)
+    with Image.open(tmp_path / "p.png") as picture:
+        assert len(np.unique(np.asarray(picture.convert("L")))) > 10

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from reader_checks import golden_answers, golden_json, predictions_of
 
 from hf_llava_vqa.data import get_benchmark, load_records
-from hf_llava_vqa.data.benchmarks.vizwiz import read, submit
+from hf_llava_vqa.data.benchmarks.vizwiz import read, submit, submit_answerability
 from hf_llava_vqa.errors import ConfigError, RecordError
 from hf_llava_vqa.images import open_image
 from hf_llava_vqa.records import validate_record
@@ -404,3 +404,32 @@ def test_the_servers_file_is_that_of_llava(tmp_path):
     asked = golden_json("vizwiz_questions.jsonl")
     submit(predictions_of({row["image"]: answers[row["question_id"]] for row in asked}), tmp_path / "s.json")
     assert json.loads((tmp_path / "s.json").read_text()) == golden_json("vizwiz_expected.json")
+
+
+def how_answerable(**confidences):
+    return [{"id": name, "image_id": f"{name}.jpg", "answerable": value} for name, value in confidences.items()]
+
+
+def test_the_file_of_the_second_task(tmp_path):
+    submit_answerability(how_answerable(b=0.25, a=1.0), tmp_path / "out" / "s.json", ["a.jpg", "b.jpg"])
+    assert json.loads((tmp_path / "out" / "s.json").read_text()) == [
+        {"image": "a.jpg", "answerable": 1.0},
+        {"image": "b.jpg", "answerable": 0.25},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("predictions", "message"),
+    [
+        ([], "there are no predictions to submit"),
+        (how_answerable(a=0.5) * 2, r"two predictions for a\.jpg"),
+        (how_answerable(a=0.5), r"no prediction for b\.jpg \(1 of 2 are missing\); answer the whole split"),
+        (how_answerable(a=0.5, b=0.5, c=0.5), r"c\.jpg was predicted and is not in the split"),
+        (how_answerable(a=0.5, b=1.5), r"b\.jpg: answerable is 1\.5; it must be a confidence from 0 to 1"),
+        (how_answerable(a=0.5, b=float("nan")), r"b\.jpg: answerable is nan"),
+    ],
+)
+def test_what_cannot_be_submitted_to_the_second_task(tmp_path, predictions, message):
+    with pytest.raises(RecordError, match=message):
+        submit_answerability(predictions, tmp_path / "s.json", ["a.jpg", "b.jpg"])
+    assert not (tmp_path / "s.json").exists()

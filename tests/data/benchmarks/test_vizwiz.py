@@ -5,7 +5,7 @@ import zipfile
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from reader_checks import golden_answers, golden_json, predictions_of
+from reader_checks import evaluate, golden_answers, golden_json, predictions_of
 
 from hf_llava_vqa.data import get_benchmark, load_records
 from hf_llava_vqa.data.benchmarks.vizwiz import read, submit, submit_answerability
@@ -391,12 +391,20 @@ def test_a_submission_answers_each_image_once(tmp_path):
     assert not (tmp_path / "s.json").exists()
 
 
-def test_read_to_submission(vizwiz_root, tmp_path):
-    records = load_records("vizwiz", split="test", root=vizwiz_root)
-    predictions = [{"image_id": r["image_id"], "id": r["dialogues"][0]["id"], "answer": "cup"} for r in records]
-    submit(predictions, tmp_path / "s.json")
-    submitted = json.loads((tmp_path / "s.json").read_text())
-    assert [row["image"] for row in submitted] == [row["image"] for row in rows_of(vizwiz_root, "test")]
+def test_from_files_to_the_score(vizwiz_root, tmp_path):
+    names = [row["image"].removesuffix(".jpg") for row in rows_of(vizwiz_root, "val")]
+    answers = dict(zip(names, ["Cup.", "mug", "glass"], strict=True))  # nine people say cup, one says mug
+    entry = evaluate("vizwiz", load_records("vizwiz", split="val", root=vizwiz_root), answers, tmp_path)
+    assert entry["score"] == pytest.approx((1 + 0.3 + 0) / 3)
+    assert (entry["by"], entry["ceiling"]) == ({"other": pytest.approx(entry["score"])}, 1)
+
+
+def test_from_files_to_the_servers_file(vizwiz_root, tmp_path):
+    names = [row["image"] for row in rows_of(vizwiz_root, "test")]
+    answers = {name.removesuffix(".jpg"): f"The cup {number}." for number, name in enumerate(names)}
+    assert evaluate("vizwiz", load_records("vizwiz", split="test", root=vizwiz_root), answers, tmp_path) == {}
+    submitted = json.loads((tmp_path / "submission.json").read_text())
+    assert submitted == [{"image": name, "answer": f"cup {number}"} for number, name in enumerate(names)]
 
 
 def test_the_servers_file_is_that_of_llava(tmp_path):

@@ -40,7 +40,7 @@ def summary(found: dict[str, Any]) -> str:
     low, high = gain["interval"]
     return (
         f"temperature {found['temperature']:.3f}, calibration error {error['before']:.3f} -> {error['after']:.3f}\n"
-        f"threshold {found['threshold']:.3f}, {100 * found['abstained']:.1f} % of the answers replaced, "
+        f"threshold {found['threshold']:.3f}, {100 * found['abstained']:.1f} % of the answers below it, "
         f"score {accuracy['before']:.4f} -> {accuracy['after']:.4f}: "
         f"{gain['difference']:+.4f} (95 % interval {low:+.4f} to {high:+.4f})"
     )

@@ -127,7 +127,7 @@ def abstain(predictions: list[Prediction], *, temperature: float, threshold: flo
     for prediction in predictions:
         confidence = float(with_temperature(np.array(prediction["confidence"]), temperature))
         row = {**prediction, "confidence": confidence}
-        if prediction["confidence"] < threshold:
+        if prediction["confidence"] < threshold and prediction["answer"] != UNANSWERABLE:
             row |= {"answer": UNANSWERABLE, "withheld": prediction["answer"]}
         yield row
 

@@ -13,7 +13,7 @@ import numpy as np
 from hf_llava_vqa.errors import RecordError
 from hf_llava_vqa.reports.stats import paired_bootstrap
 
-TEMPERATURES = (0.01, 100.0)
+TEMPERATURES = (0.001, 1000.0)
 """Between these a temperature is looked for: answers that are all right, or all wrong, would have none."""
 
 NEVER, ALWAYS = 0.0, 2.0
@@ -21,7 +21,7 @@ NEVER, ALWAYS = 0.0, 2.0
 
 FOLDS = 5
 BINS = 15
-_NEAREST_TO_CERTAIN = 1e-7  # a confidence of exactly 1 has infinite odds
+_NEAREST_TO_CERTAIN = 1e-7  # no temperature moves a confidence of exactly 0 or 1
 
 
 @dataclass(frozen=True)
@@ -39,24 +39,23 @@ class Answered:
 
 
 def with_temperature(confidence: np.ndarray, temperature: float) -> np.ndarray:
-    """Confidences at a temperature: the odds of the answer against all others, to the power 1 / temperature."""
-    return (1 + np.tanh(_log_odds(confidence) / temperature / 2)) / 2
+    """Confidences at a temperature, which divides an answer's log-probability."""
+    return np.exp(_log(confidence) / temperature)
 
 
 def fit_temperature(confidence: np.ndarray, credit: np.ndarray) -> float:
-    """The temperature at which credits are likeliest, within `TEMPERATURES`; 1 where all are equally likely.
+    """The temperature at which the credits are likeliest, within `TEMPERATURES`.
 
     The log-likelihood of a credit c at confidence p is c·log p + (1 − c)·log(1 − p), concave in 1 / temperature: its
     slope has one root, found by bisection.
     """
-    log_odds = _log_odds(confidence)
+    log = _log(confidence)
     low, high = TEMPERATURES
     for _ in range(60):
         temperature = float(np.sqrt(low * high))
-        slope = float(((with_temperature(confidence, temperature) - credit) * log_odds).sum())
-        if slope == 0:
-            break
-        low, high = (temperature, high) if slope > 0 else (low, temperature)
+        likely = np.exp(log / temperature)
+        slope = float((log * (credit - likely) / -np.expm1(log / temperature)).sum())
+        low, high = (low, temperature) if slope > 0 else (temperature, high)
     return temperature
 
 
@@ -113,8 +112,8 @@ def calibrate(answered: Answered, *, seed: int) -> dict[str, Any]:
 
     Returns:
         `temperature` and `threshold`, to be used on other splits; and judged so, `expected_calibration_error` and
-        `accuracy`, each `before` and `after`, `abstained`, the share of the answers replaced, and `gain`, the
-        difference of the accuracies with its standard error, 95 % interval by a bootstrap over images, and p-value.
+        `accuracy`, each `before` and `after`, `abstained`, the share of the answers below the threshold, and `gain`,
+        the difference of the accuracies with its standard error, 95 % interval by a bootstrap over images, and p-value.
         Nothing is fitted in `risk_coverage_area`.
 
     Raises:
@@ -173,6 +172,5 @@ def _parts(image_ids: Sequence[str], seed: int) -> np.ndarray:
     return (np.random.default_rng(seed).permutation(len(images)) % FOLDS)[image_of_answer]
 
 
-def _log_odds(confidence: np.ndarray) -> np.ndarray:
-    kept = np.clip(confidence, _NEAREST_TO_CERTAIN, 1 - _NEAREST_TO_CERTAIN)
-    return np.log(kept) - np.log1p(-kept)
+def _log(confidence: np.ndarray) -> np.ndarray:
+    return np.log(np.clip(confidence, _NEAREST_TO_CERTAIN, 1 - _NEAREST_TO_CERTAIN))

@@ -49,7 +49,7 @@ def _draw_reliability(axes: Axes, answered: Answered, temperature: float) -> Non
         axes.plot(sure, right, color=color, linewidth=1.5, label=label)
         axes.scatter(sure, right, s=12 + 300 * share, color=color, alpha=0.6, linewidth=0)
     axes.set(xlabel="confidence", ylabel="credit", xlim=(0, 1.02), ylim=(0, 1.02))
-    axes.legend(loc="upper left")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, handlelength=1, columnspacing=1, borderpad=0)
 
 
 def _draw_risk(axes: Axes, answered: Answered, threshold: float) -> None:
@@ -70,4 +70,4 @@ def _draw_risk(axes: Axes, answered: Answered, threshold: float) -> None:
     axes.set(xlabel="share answered, the surest first", ylabel="credit lost on them", xlim=(0, 1.02))
     axes.set_ylim(bottom=0, top=1.15 * max(float(risk.max()), 0.01))
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(PercentFormatter(xmax=1, decimals=0, symbol=" %"))
+        axis.set_major_formatter(PercentFormatter(xmax=1, symbol=" %"))

@@ -71,12 +71,14 @@ def test_a_part_of_a_split(root):
 
 
 def test_answers_below_the_threshold_are_replaced():
-    rows = [{"id": str(c), "answer": "cup", "confidence": c} for c in (0.9, 0.5, 0.49)]
-    sure, at, below = abstain(rows, temperature=2.0, threshold=0.5)
-    assert sure == {"id": "0.9", "answer": "cup", "confidence": pytest.approx(0.75)}
-    assert at == {"id": "0.5", "answer": "cup", "confidence": 0.5}
+    rows = [{"id": str(c), "answer": "cup", "confidence": c} for c in (0.9, 0.5, 0.49)]  # the threshold is for these
+    rows.append({"id": "said", "answer": "unanswerable", "confidence": 0.1})
+    sure, at, below, said = abstain(rows, temperature=2.0, threshold=0.5)
+    assert sure == {"id": "0.9", "answer": "cup", "confidence": pytest.approx(0.9**0.5)}
+    assert at == {"id": "0.5", "answer": "cup", "confidence": pytest.approx(0.5**0.5)}
     assert (below["answer"], below["withheld"]) == ("unanswerable", "cup")
-    assert 0.49 < below["confidence"] < 0.5
+    assert below["confidence"] == pytest.approx(0.7)
+    assert (said["answer"], "withheld" in said) == ("unanswerable", False)
 
 
 def test_another_split_is_written_with_its_submission(root, tmp_path):

@@ -41,15 +41,20 @@ def sampled(n, temperature, seed=0):
     return said, (rng.random(n) < with_temperature(said, temperature)).astype(float)
 
 
-def test_the_temperature_is_a_power_of_the_odds():
-    # Odds of 9 to 1 at temperature 2 are 3 to 1.
-    assert with_temperature(np.array([0.9, 0.5]), 2.0) == pytest.approx([0.75, 0.5])
+def test_a_temperature_divides_the_log_probability():
+    assert with_temperature(np.array([0.81, 0.25]), 2.0) == pytest.approx([0.9, 0.5])
 
 
 def test_confidences_that_are_right_need_no_temperature():
     said = np.array([0.2] * 10 + [0.7] * 10)
     assert fit_temperature(said, np.array([1] * 2 + [0] * 8 + [1] * 7 + [0] * 3)) == pytest.approx(1, abs=1e-6)
-    assert fit_temperature(np.array([0.5, 0.5]), np.array([1.0, 0.0])) == 1  # whatever the temperature, it stays 0.5
+
+
+def test_a_temperature_by_hand():
+    # Half of the answers of confidence 0.25 are right: its root is. None is: as cold as can be.
+    assert fit_temperature(np.full(4, 0.25), np.array([1.0, 0.0, 0.4, 0.6])) == pytest.approx(2)
+    assert fit_temperature(np.full(4, 0.25), np.zeros(4)) < 0.01
+    assert fit_temperature(np.full(4, 0.25), np.ones(4)) == pytest.approx(TEMPERATURES[1])
 
 
 @given(st.sampled_from([0.5, 1.0, 2.0, 4.0]), st.integers(0, 100))
@@ -137,14 +142,14 @@ def test_no_threshold_is_better_where_it_was_chosen(rows):
 def answered(n=3000, seed=0, images=None):
     """Answers that are unanswerable the more often the less sure the model is."""
     rng = np.random.default_rng(seed)
-    said, right = sampled(n, 2.0, seed)
+    said, right = sampled(n, 0.5, seed)
     instead = np.where(rng.random(n) < 1 - said**2, 1.0, 0.0) * (1 - right)
     return Answered(said, right, instead, images or [str(number // 2) for number in range(n)])
 
 
 def test_what_a_calibration_says():
     found = calibrate(answered(), seed=0)
-    assert found["temperature"] == pytest.approx(2, rel=0.15)
+    assert found["temperature"] == pytest.approx(0.5, rel=0.15)
     assert (found["n"], found["images"]) == (3000, 1500)
     assert found["expected_calibration_error"]["after"] < 0.04 < found["expected_calibration_error"]["before"]
     assert found["gain"]["difference"] == pytest.approx(found["accuracy"]["after"] - found["accuracy"]["before"])

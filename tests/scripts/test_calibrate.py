@@ -42,7 +42,7 @@ def test_from_a_split_with_answers_to_a_submission(tmp_path: Path) -> None:
     val, test = (write_split(tmp_path, split) for split in ("val", "test"))
     done = calibrate(val, "--data", tmp_path, "--out", tmp_path / "out", "--apply", test)
     assert done.returncode == 0, done.stderr
-    assert "50.0 % of the answers replaced, score 0.5000 -> 1.0000: +0.5000" in done.stdout
+    assert "50.0 % of the answers below it, score 0.5000 -> 1.0000: +0.5000" in done.stdout
     assert "test: 20 of 40 answers are now unanswerable" in done.stdout
     found = json.loads((tmp_path / "out" / "calibration.json").read_text())
     assert (found["model"], found["benchmark"], found["split"]) == ("m", "vizwiz", "val")

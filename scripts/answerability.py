@@ -17,7 +17,8 @@ from hf_llava_vqa.generation import questions, score_answerability
 from hf_llava_vqa.metrics.answerability.answerability_rules import score
 from hf_llava_vqa.models import load_model
 from hf_llava_vqa.models.processors import IMAGE_ASPECTS
-from hf_llava_vqa.reports.evaluation import SCORES_FILE, write_predictions
+from hf_llava_vqa.reports.predictions import write_predictions
+from hf_llava_vqa.reports.scores import SCORES_FILE
 
 
 def parse_args() -> argparse.Namespace:
@@ -40,10 +41,10 @@ def main() -> None:
     asked = list(questions(records))
     model, processor = load_model(args.model, image_aspect=args.image_aspect, dtype=args.dtype, device_map=args.device)
     args.out.mkdir(parents=True, exist_ok=True)
+    path = args.out / "answerability.jsonl"
+    path.unlink(missing_ok=True)
     predictions = write_predictions(
-        score_answerability(model, processor, records, batch_size=args.batch_size),
-        args.out / "answerability.jsonl",
-        total=len(asked),
+        score_answerability(model, processor, records, batch_size=args.batch_size), path, asked, known={}
     )
     labels = [dialogue["answerable"] for _, dialogue in asked]
     if -1 not in labels:

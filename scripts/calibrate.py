@@ -16,7 +16,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hf_llava_vqa.data import get_benchmark
 from hf_llava_vqa.errors import cli
 from hf_llava_vqa.reports.abstention import check_applicable, credited, read_evaluated, write_abstained
 from hf_llava_vqa.reports.calibration import calibrate
@@ -49,24 +48,23 @@ def summary(found: dict[str, Any]) -> str:
 @cli
 def main() -> None:
     args = parse_args()
-    benchmark = get_benchmark(args.benchmark)
-    fitted = read_evaluated(args.evaluation, benchmark, args.data)
-    applied = None if args.apply is None else read_evaluated(args.apply, benchmark, args.data)
-    if applied is not None:
+    fitted, applied = read_evaluated(args.evaluation, args.benchmark, args.data), None
+    if args.apply is not None:
+        applied = read_evaluated(args.apply, args.benchmark, args.data, args.template)
         check_applicable(fitted, applied)
     answered = credited(fitted)
     found = calibrate(answered, seed=args.seed)
     parameters = {name: found[name] for name in ("temperature", "threshold")}
     args.out.mkdir(parents=True, exist_ok=True)
-    fitted_to = {"model": fitted.scores["model"], "benchmark": args.benchmark, "split": fitted.split}
+    fitted_to = {"model": fitted.scores["model"], "benchmark": args.benchmark, "split": fitted.part.split}
     (args.out / "calibration.json").write_text(json.dumps({**fitted_to, **found, "seed": args.seed}, indent=2) + "\n")
     write_plot(args.out / "calibration.png", answered, **parameters)
     print(summary(found))
     if applied is not None:
-        folder = args.out / applied.split
-        predictions = write_abstained(folder, applied, **parameters, data=args.data, template=args.template)
+        folder = args.out / applied.part.split
+        predictions = write_abstained(folder, applied, **parameters)
         replaced = sum("withheld" in prediction for prediction in predictions)
-        print(f"{applied.split}: {replaced} of {len(predictions)} answers are now unanswerable, see {folder}")
+        print(f"{applied.part.split}: {replaced} of {len(predictions)} answers are now unanswerable, see {folder}")
     print(f"written to {args.out}")
 
 

@@ -1,70 +1,58 @@
 """Calibration of evaluation folders: what is fitted to one split's predictions, and its use on another split's."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hf_llava_vqa.data import load_folder
-from hf_llava_vqa.data.benchmark import Benchmark
-from hf_llava_vqa.data.reading.files import read_json
 from hf_llava_vqa.data.scoring import share
 from hf_llava_vqa.data.submissions import answers_of_all
 from hf_llava_vqa.errors import ConfigError, RecordError, in_line
 from hf_llava_vqa.generation import Question, questions
 from hf_llava_vqa.reports.calibration import Answered, with_temperature
-from hf_llava_vqa.reports.evaluation import (
-    PREDICTIONS_FILE,
-    SCORES_FILE,
-    Prediction,
-    read_predictions,
-    template_of,
-    write_evaluation,
-    write_predictions,
-)
+from hf_llava_vqa.reports.evaluation import Part, evaluate, load_part
+from hf_llava_vqa.reports.predictions import Prediction, read_predictions
+from hf_llava_vqa.reports.scores import Scores, benchmark_folder, read_scores
 
 UNANSWERABLE = "unanswerable"
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """A folder written by `scripts/evaluate.py`, with the questions that were asked."""
+    """What `scripts/evaluate.py` wrote of one benchmark, with the questions that were asked."""
 
     folder: Path
-    benchmark: Benchmark
-    scores: Mapping[str, Any]
+    part: Part
+    scores: Mapping[str, Any]  # the content of scores.json
     asked: list[Question]
     predictions: list[Prediction]
 
-    @property
-    def split(self) -> str:
-        """The split that was answered."""
-        return str(self.scores["settings"]["split"])
 
+def read_evaluated(folder: Path, name: str, data: str | None, template: str | None = None) -> Evaluated:
+    """Read an evaluation folder, and the questions from the benchmark's files.
 
-def read_evaluated(folder: Path, benchmark: Benchmark, data: str | Path | None) -> Evaluated:
-    """Read an evaluation folder, and its questions from the benchmark's files in `data`.
+    Args:
+        name: of the benchmark.
+        data, template: as for `load_part`.
 
     Raises:
         ConfigError, RecordError: a file is missing or broken; predictions are missing, doubled, of other questions, or
             without a confidence.
     """
-    predictions = read_predictions(folder)
-    path = folder / SCORES_FILE
-    if not path.is_file():
-        raise RecordError(f"{path} is missing; write it with scripts/evaluate.py --out {folder}")
-    scores = read_json(str(path))
-    settings = scores["settings"]
-    records = load_folder(benchmark.name, data, split=settings["split"])
-    if settings["limit"] is not None:
-        records = records.select(range(min(settings["limit"], len(records))))
-    asked = list(questions(records))
+    scores = read_scores(folder)
+    settings = scores["settings"]["benchmarks"]
+    if name not in settings:
+        raise RecordError(f"{folder} has no answers to {name}; it has: {', '.join(settings) or 'none'}")
+    predictions = read_predictions(benchmark_folder(folder, settings, name))
+    limit = scores["settings"].get("limit")
+    part = load_part(name, data=data, split=settings[name]["split"], limit=limit, template=template)
+    asked = list(questions(part.records))
     answers_of_all([dialogue["id"] for _, dialogue in asked], predictions, str(folder))
     for prediction in predictions:
         _check_confidence(prediction, folder)
-    return Evaluated(folder, benchmark, scores, asked, predictions)
+    return Evaluated(folder, part, scores, asked, predictions)
 
 
 def _check_confidence(prediction: Prediction, folder: Path) -> None:
@@ -83,7 +71,7 @@ def credited(evaluated: Evaluated) -> Answered:
         RecordError: a question without answers.
         ConfigError: a benchmark whose score is not the mean of its answers' credits.
     """
-    asked, benchmark = evaluated.asked, evaluated.benchmark
+    asked, benchmark = evaluated.asked, evaluated.part.benchmark
     unlabelled = [dialogue["id"] for _, dialogue in asked if not dialogue["answers"]]
     if unlabelled:
         raise RecordError(
@@ -106,10 +94,12 @@ def check_applicable(fitted: Evaluated, applied: Evaluated) -> None:
 
     A threshold looks better than it is where it was chosen.
     """
-    models = [evaluated.scores["model"] for evaluated in (fitted, applied)]
-    if models[0] != models[1]:
+    weights = [evaluated.scores["settings"].get("weights") for evaluated in (fitted, applied)]
+    if weights[0] != weights[1]:
+        models = [evaluated.scores["model"] for evaluated in (fitted, applied)]
         raise ConfigError(
-            f"{applied.folder} was answered by {models[1]}, {fitted.folder} by {models[0]}; calibrate one model"
+            f"{applied.folder} was answered by {models[1]}, {fitted.folder} by {models[0]} with other weights; "
+            "calibrate one model"
         )
     known = {prediction["id"] for prediction in fitted.predictions}
     common = [prediction["id"] for prediction in applied.predictions if prediction["id"] in known]
@@ -119,7 +109,7 @@ def check_applicable(fitted: Evaluated, applied: Evaluated) -> None:
         )
 
 
-def abstain(predictions: list[Prediction], *, temperature: float, threshold: float) -> Iterator[Prediction]:
+def abstain(predictions: Iterable[Prediction], *, temperature: float, threshold: float) -> Iterator[Prediction]:
     """Predictions with confidences at the temperature, and `unanswerable` for answers below the threshold.
 
     An answer that was replaced is kept as `withheld`; the confidence stays that of this answer.
@@ -132,38 +122,26 @@ def abstain(predictions: list[Prediction], *, temperature: float, threshold: flo
         yield row
 
 
-def write_abstained(
-    folder: Path,
-    evaluated: Evaluated,
-    *,
-    temperature: float,
-    threshold: float,
-    data: str | Path | None,
-    template: str | None,
-) -> list[Prediction]:
-    """Write an evaluation folder as `evaluate.py` does, after `abstain`; returns its predictions.
+def write_abstained(folder: Path, evaluated: Evaluated, *, temperature: float, threshold: float) -> list[Prediction]:
+    """Write an evaluation folder as `scripts/evaluate.py` does, after `abstain`; returns its predictions.
 
     Args:
-        threshold, temperature: fitted to another split.
-        data, template: as for `template_of`.
+        temperature, threshold: fitted to another split.
 
     Raises:
-        As `template_of` and `write_evaluation`.
+        As `Scores` and `evaluate`.
     """
-    filled_in = template_of(evaluated.benchmark, evaluated.asked, data, template)
+    part, settings = evaluated.part, dict(evaluated.scores["settings"])
+    benchmarks = settings.pop("benchmarks")
     fitted = {"temperature": temperature, "threshold": threshold}
-    folder.mkdir(parents=True, exist_ok=True)
-    predictions = write_predictions(
-        abstain(evaluated.predictions, **fitted), folder / PREDICTIONS_FILE, total=len(evaluated.predictions)
-    )
-    write_evaluation(
+    scores = Scores(
         folder,
-        evaluated.benchmark,
-        evaluated.asked,
-        predictions,
         model=evaluated.scores["model"],
         role=evaluated.scores["role"],
-        settings={**evaluated.scores["settings"], "abstention": fitted},
-        template=filled_in,
+        settings={**settings, "abstention": fitted},
+        benchmarks={part.benchmark.name: benchmarks[part.benchmark.name]},
     )
-    return predictions
+    evaluate(
+        part, scores, lambda _, known: abstain((p for p in evaluated.predictions if p["id"] not in known), **fitted)
+    )
+    return read_predictions(folder)

@@ -8,12 +8,13 @@ import pytest
 from examples import png
 from PIL import Image
 
-from hf_llava_vqa.data import get_benchmark, load_records
+from hf_llava_vqa.data import get_benchmark
 from hf_llava_vqa.errors import ConfigError, RecordError
 from hf_llava_vqa.generation import questions
 from hf_llava_vqa.reports.abstention import abstain, check_applicable, credited, read_evaluated, write_abstained
 from hf_llava_vqa.reports.calibration_plot import write_plot
-from hf_llava_vqa.reports.evaluation import write_evaluation, write_predictions
+from hf_llava_vqa.reports.evaluation import evaluate, load_part
+from hf_llava_vqa.reports.scores import Scores
 
 VIZWIZ = get_benchmark("vizwiz")
 PEOPLE = {"train": ["cup"] * 10, "val": ["cup"] * 6 + ["unanswerable"] * 4}
@@ -36,9 +37,7 @@ def root(tmp_path):
 
 def evaluation(root, split, *, answers=("cup", "mug", "mug"), model="m", limit=None, **change):
     """An evaluation folder as scripts/evaluate.py writes it."""
-    folder = root.parent / f"eval_{split}_{model}"
-    folder.mkdir()
-    asked = list(questions(load_records("vizwiz", split=split, root=root)))[:limit]
+    part = load_part("vizwiz", data=str(root), split=split, limit=limit)
     predictions = [
         {
             "id": dialogue["id"],
@@ -48,17 +47,21 @@ def evaluation(root, split, *, answers=("cup", "mug", "mug"), model="m", limit=N
             "confidence": confidence,
             **change,
         }
-        for (record, dialogue), answer, confidence in zip(asked, answers, CONFIDENCES, strict=False)
+        for (record, dialogue), answer, confidence in zip(questions(part.records), answers, CONFIDENCES, strict=False)
     ]
-    write_predictions(predictions, folder / "predictions.jsonl", total=3)
-    write_evaluation(
-        folder, VIZWIZ, asked, predictions, model=model, role="base", settings={"split": split, "limit": limit}
-    )
+    folder = root.parent / f"eval_{split}_{model}"
+    settings = {"weights": f"of {model}", "limit": limit}
+    scores = Scores(folder, model=model, role="base", settings=settings, benchmarks={"vizwiz": {"split": split}})
+    evaluate(part, scores, lambda *_: predictions)
     return folder
 
 
+def read(folder, root):
+    return read_evaluated(folder, "vizwiz", str(root))
+
+
 def test_credits_of_answers_and_of_unanswerable(root):
-    answered = credited(read_evaluated(evaluation(root, "val"), VIZWIZ, root))
+    answered = credited(read(evaluation(root, "val"), root))
     assert answered.confidence.tolist() == CONFIDENCES
     assert answered.credit.tolist() == [1, 0, 0]
     assert answered.abstaining.tolist() == [1, 1, 1]  # four of ten people say so
@@ -66,7 +69,7 @@ def test_credits_of_answers_and_of_unanswerable(root):
 
 
 def test_a_part_of_a_split(root):
-    evaluated = read_evaluated(evaluation(root, "val", limit=2), VIZWIZ, root)
+    evaluated = read(evaluation(root, "val", limit=2), root)
     assert len(evaluated.asked) == len(credited(evaluated).credit) == 2
 
 
@@ -82,11 +85,11 @@ def test_answers_below_the_threshold_are_replaced():
 
 
 def test_another_split_is_written_with_its_submission(root, tmp_path):
-    fitted = read_evaluated(evaluation(root, "val"), VIZWIZ, root)
-    applied = read_evaluated(evaluation(root, "test"), VIZWIZ, root)
+    fitted = read(evaluation(root, "val"), root)
+    applied = read(evaluation(root, "test"), root)
     check_applicable(fitted, applied)
     out = tmp_path / "out" / "test"
-    written = write_abstained(out, applied, temperature=1.0, threshold=0.4, data=root, template=None)
+    written = write_abstained(out, applied, temperature=1.0, threshold=0.4)
     assert [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()] == written
     assert json.loads((out / "submission.json").read_text()) == [
         {"image": "test_0.png", "answer": "cup"},
@@ -98,18 +101,18 @@ def test_another_split_is_written_with_its_submission(root, tmp_path):
 
 
 def test_a_split_with_answers_is_scored_anew(root, tmp_path):
-    applied = read_evaluated(evaluation(root, "train"), VIZWIZ, root)
-    write_abstained(tmp_path / "out", applied, temperature=1.0, threshold=2.0, data=root, template=None)
+    applied = read(evaluation(root, "train"), root)
+    write_abstained(tmp_path / "out", applied, temperature=1.0, threshold=2.0)
     scores = [json.loads((folder / "scores.json").read_text()) for folder in (applied.folder, tmp_path / "out")]
     assert [entry["benchmarks"]["vizwiz"]["score"] for entry in scores] == [pytest.approx(1 / 3), 0]
 
 
 def test_where_it_was_fitted_it_is_not_applied(root):
-    one, other = (read_evaluated(evaluation(root, split), VIZWIZ, root) for split in ("val", "train"))
+    one, other = (read(evaluation(root, split), root) for split in ("val", "train"))
     with pytest.raises(RecordError, match=r"eval_val_m: question val_0 is in .*eval_val_m too; apply to another split"):
         check_applicable(one, one)
-    stranger = read_evaluated(evaluation(root, "train", model="n"), VIZWIZ, root)
-    with pytest.raises(ConfigError, match=r"eval_train_n was answered by n, .*eval_val_m by m; calibrate one model"):
+    stranger = read(evaluation(root, "train", model="n"), root)
+    with pytest.raises(ConfigError, match=r"eval_train_n was answered by n, .*eval_val_m by m with other weights"):
         check_applicable(one, stranger)
     check_applicable(one, other)
 
@@ -118,35 +121,35 @@ def test_where_it_was_fitted_it_is_not_applied(root):
 def test_a_prediction_without_confidence(root, confidence):
     folder = evaluation(root, "val", confidence=confidence)
     with pytest.raises(RecordError, match=r"eval_val_m: val_0: confidence must be a number from 0 to 1, found"):
-        read_evaluated(folder, VIZWIZ, root)
+        read(folder, root)
 
 
 def test_folders_that_cannot_be_calibrated(root):
     folder = evaluation(root, "test")
     with pytest.raises(RecordError, match="question test_0 has no answers; calibrate on a split that has them"):
-        credited(read_evaluated(folder, VIZWIZ, root))
+        credited(read(folder, root))
     (folder / "predictions.jsonl").write_text((folder / "predictions.jsonl").read_text().replace("test_1", "val_1"))
     with pytest.raises(RecordError, match="no ID val_1, which was predicted; answer the split of this file"):
-        read_evaluated(folder, VIZWIZ, root)
+        read(folder, root)
     (folder / "scores.json").unlink()
     with pytest.raises(RecordError, match=r"scores\.json is missing; write it with scripts/evaluate\.py"):
-        read_evaluated(folder, VIZWIZ, root)
+        read(folder, root)
 
 
 def test_a_score_that_is_no_mean_has_no_threshold(root):
-    evaluated = read_evaluated(evaluation(root, "val"), VIZWIZ, root)
+    evaluated = read(evaluation(root, "val"), root)
 
     def f1(answers, asked, variant):
         scores = VIZWIZ.score_answers(answers, asked, variant)
         return replace(scores, combine=lambda sums: 2 * sums[0])
 
-    benchmark = replace(VIZWIZ, name="f1", score_answers=f1)
+    part = replace(evaluated.part, benchmark=replace(VIZWIZ, name="f1", score_answers=f1))
     with pytest.raises(ConfigError, match="f1: its score is no mean over answers"):
-        credited(replace(evaluated, benchmark=benchmark))
+        credited(replace(evaluated, part=part))
 
 
 def test_the_plot_is_a_picture(root, tmp_path):
-    answered = credited(read_evaluated(evaluation(root, "val"), VIZWIZ, root))
+    answered = credited(read(evaluation(root, "val"), root))
     write_plot(tmp_path / "p.png", answered, temperature=1.0, threshold=0.5)
     with Image.open(tmp_path / "p.png") as picture:
         assert len(np.unique(np.asarray(picture.convert("L")))) > 10

@@ -33,7 +33,8 @@ def write_split(root: Path, split: str) -> Path:
     folder = root / "eval" / split
     folder.mkdir(parents=True)
     (folder / "predictions.jsonl").write_text("".join(predictions))
-    scores = {"model": "m", "role": "base", "benchmarks": {}, "settings": {"split": split, "limit": None}}
+    settings = {"weights": "w", "limit": None, "benchmarks": {"vizwiz": {"split": split}}}
+    scores = {"model": "m", "role": "base", "benchmarks": {}, "settings": settings, "versions": {}}
     (folder / "scores.json").write_text(json.dumps(scores))
     return folder
 

@@ -111,6 +111,8 @@ def load_parts(args: argparse.Namespace) -> list[Part]:
     names = args.benchmark.split(",")
     if len(set(names)) < len(names):
         raise ConfigError(f"--benchmark {args.benchmark}: name each once")
+    if args.template and args.limit is not None:
+        raise ConfigError("--template asks for a submission, which is of a whole split: leave out --limit")
     data, splits, templates = (by_benchmark(flag, getattr(args, flag), names) for flag in ("data", "split", "template"))
     if len(names) > 1:
         if "" in templates:
@@ -159,8 +161,8 @@ def report(part: Part, scores: Scores, submission: Path | None) -> None:
         low, high = entry["interval"]
         print(f"{name}: {entry['score']:.4f} (95 % interval {low:.4f} to {high:.4f}, {entry['n']} questions)")
     elif submission is None:
-        reason = "--limit asks a part of it, and a server takes a whole split" if not part.whole else "it has no server"
-        print(f"{name}: {part.split} has no answers to score; no file to submit: {reason}")
+        reason = "no server's file is known" if part.whole else "--limit leaves out a part, and a server takes it whole"
+        print(f"{name}: {part.split} has no answers to score by; nothing to submit: {reason}")
     if submission is not None:
         print(f"{name}: to submit, {submission}")
 

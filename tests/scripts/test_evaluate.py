@@ -68,7 +68,7 @@ def test_a_part_of_a_test_is_no_submission(tmp_path: Path, tiny_llava: Path) -> 
     (root / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     done = evaluate(tiny_llava, "llava_bench", root, tmp_path / "out", "--limit", "1")
     assert done.returncode == 0, done.stderr
-    assert "no file to submit: --limit asks a part of it, and a server takes a whole split\n" in done.stdout
+    assert "nothing to submit: --limit leaves out a part, and a server takes it whole\n" in done.stdout
     assert not (tmp_path / "out" / "answers.jsonl").exists()
     done = evaluate(tiny_llava, "llava_bench", root, tmp_path / "out")
     assert done.returncode == 2
@@ -107,6 +107,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
         ),
         (["--benchmark", "pope", "--split", "val"], "pope: split must be one of test, not 'val'"),
         (["--benchmark", "pope,gqa", "--template", "f"], "--template f: of several benchmarks, say whose: NAME=FILE"),
+        (["--limit", "1", "--template", "f"], "a submission, which is of a whole split: leave out --limit"),
         (["--limit", "0"], "limit is 0; it must be at least 1"),
     ],
 )

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from transformers import LlavaProcessor
+from transformers import LlavaConfig, LlavaProcessor
 
 from hf_llava_vqa.bad_images import BadImage, open_pictures
 from hf_llava_vqa.collate import image_tokens
@@ -47,8 +47,8 @@ def load_vllm(
             f"{path!r} is an adapter; the engine vllm needs it merged into its base and saved as one model"
         )
     config = llava_config(path)
-    if config.projector_hidden_act == "prototype":
-        raise ModelError(f"{path!r} has a prototype projector, which vllm does not know; use the engine forest")
+    if config.model_type != LlavaConfig.model_type:
+        raise ModelError(f"{path!r} is a {config.model_type} model, which vllm does not know; use the engine forest")
     processor = prepare_processor(load_processor(path), config, image_aspect=image_aspect, template=template)
     return vllm.LLM(model=path, generation_config="vllm", **kwargs), processor
 

@@ -194,7 +194,7 @@ class Meter(TrainerCallback):
 
 
 def seconds() -> float:
-    """A clock for one training beside others: the GPU's work so far on the wall clock, on a CPU this process's own time.
+    """A clock for ways that take turns: on a GPU the wall's, when its work is done; on a CPU this process's own time.
 
     Processor time with one thread is what other processes of the machine disturb least.
     """

@@ -5,7 +5,14 @@ from typing import Any
 
 from huggingface_hub.errors import HfHubHTTPError
 from peft import PeftConfig, PeftModel
-from transformers import AutoConfig, AutoProcessor, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+)
 from transformers.utils import cached_file
 from trl import ModelConfig, get_quantization_config
 
@@ -25,7 +32,7 @@ def load_model(
         image_aspect: `pad`, `crop` or None for what the processor was saved with.
         template: prompt template.
         merge: fold an adapter into its base, so that answering costs no extra products.
-        **kwargs: for `LlavaForConditionalGeneration.from_pretrained` (`dtype`, `device_map`, `attn_implementation`,
+        **kwargs: for the model's `from_pretrained` (`dtype`, `device_map`, `attn_implementation`,
             `quantization_config`, ...).
 
     Returns:
@@ -37,7 +44,7 @@ def load_model(
     base = adapter_base(path)
     config = llava_config(base or path)
     processor = prepare_processor(load_processor(path), config, image_aspect=image_aspect, template=template)
-    model = LlavaForConditionalGeneration.from_pretrained(base or path, **kwargs)
+    model = AutoModelForImageTextToText.from_pretrained(base or path, **kwargs)
     if base is not None:
         model = PeftModel.from_pretrained(model, path)
         model = model.merge_and_unload() if merge else model
@@ -62,7 +69,7 @@ def training_model(args: ModelConfig) -> LlavaForConditionalGeneration:
     quantization = get_quantization_config(args)
     if quantization is not None:  # as LLaVA does: the projector stays in 16 bits, and so does the small tower
         quantization.llm_int8_skip_modules = ["multi_modal_projector", "vision_tower", "lm_head"]
-    model = LlavaForConditionalGeneration.from_pretrained(
+    model = AutoModelForImageTextToText.from_pretrained(
         args.model_name_or_path,
         revision=args.model_revision,
         dtype=args.dtype,
@@ -84,7 +91,7 @@ def adapter_base(path: str) -> str | None:
 
 
 def llava_config(path: str) -> LlavaConfig:
-    """The configuration at `path`; raises `ModelError` unless it is a stock LLaVA's."""
+    """The configuration at `path`; raises `ModelError` unless it is a LLaVA's, with whichever projector."""
     try:
         config = AutoConfig.from_pretrained(path)
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""What a recipe can be told: `DataArguments`, `VqaConfig` on top of TRL's `SFTConfig`, and TRL's `ModelConfig`."""
+"""What a recipe can be told: `DataArguments`, `VqaConfig` on top of TRL's `SFTConfig`, and `AssemblyConfig`."""
 
 import re
 from collections.abc import Sequence
@@ -7,13 +7,14 @@ from pathlib import Path
 
 import torch
 from transformers.utils import is_torch_bf16_gpu_available
-from trl import ModelConfig, SFTConfig, TrlParser
+from trl import SFTConfig, TrlParser
 
 from hf_llava_vqa.answers import ANSWER_TARGETS
 from hf_llava_vqa.augmentation import AUGMENTATIONS
 from hf_llava_vqa.bad_images import ON_BAD_IMAGE
 from hf_llava_vqa.data.prepared.folders import is_on_hub
 from hf_llava_vqa.errors import ConfigError
+from hf_llava_vqa.models.assembling import AssemblyConfig
 from hf_llava_vqa.models.processors import IMAGE_ASPECTS
 from hf_llava_vqa.prompts import TEMPLATES
 
@@ -150,14 +151,16 @@ def _use_bf16(use_cpu: bool) -> bool:
     return True
 
 
-def parse_recipe_args(args: Sequence[str] | None = None) -> tuple[DataArguments, VqaConfig, ModelConfig]:
+def parse_recipe_args(args: Sequence[str] | None = None) -> tuple[DataArguments, VqaConfig, AssemblyConfig]:
     """Parse `--config FILE.yaml` and flags: the file gives defaults, the command line wins, unknown keys are errors.
 
     Raises:
         ConfigError: in one line, for whatever the parser or a configuration class refuses.
     """
     try:
-        data_args, config, model_args = TrlParser((DataArguments, VqaConfig, ModelConfig)).parse_args_and_config(args)
+        data_args, config, model_args = TrlParser((DataArguments, VqaConfig, AssemblyConfig)).parse_args_and_config(
+            args
+        )
     except (ValueError, ImportError, FileNotFoundError) as error:
         raise ConfigError(_in_our_words(" ".join(str(error).split()))) from error
     check_run(data_args, config, model_args)
@@ -174,10 +177,13 @@ def _in_our_words(message: str) -> str:
     return message
 
 
-def check_run(data_args: DataArguments, config: VqaConfig, model_args: ModelConfig) -> None:
+def check_run(data_args: DataArguments, config: VqaConfig, model_args: AssemblyConfig) -> None:
     """Refuse combinations that would only fail after the model is loaded. Raises `ConfigError`."""
-    if model_args.model_name_or_path is None:
-        raise ConfigError("--model_name_or_path is missing; for example llava-hf/llava-1.5-7b-hf")
+    if model_args.model_name_or_path is None and model_args.assembly is None:
+        raise ConfigError(
+            "--model_name_or_path is missing; for example llava-hf/llava-1.5-7b-hf (or give --language_model and "
+            "--vision_tower)"
+        )
     if data_args.data_dir is None and data_args.source != "easy_vqa":
         raise ConfigError(f"--data_dir is missing; point it to the folder that holds the {data_args.source} files")
     for folder in data_args.data_dir or []:

@@ -55,7 +55,8 @@ def write_model_card(
 ) -> None:
     """Write `README.md` into a folder, with the scores logged so far."""
     base = _base_model(trainer)
-    stock = trainer.model.config.model_type == LlavaConfig.model_type
+    assembled = getattr(trainer.model, "assembly", None) is not None
+    stock = trainer.model.config.model_type == LlavaConfig.model_type and not assembled
     name = model_name or Path(trainer.args.output_dir).name
     header = ModelCardData(
         base_model=base,

@@ -66,6 +66,7 @@ def test_the_folder_holds_the_projector_alone(trained: tuple[AssemblyConfig, Pat
     for folder in (adapter, adapter / "checkpoint-6"):
         tensors = load_file(folder / "adapter_model.safetensors")
         assert {name.rpartition("multi_modal_projector.")[2]: value.shape for name, value in tensors.items()} == shapes
+        assert "from hf_llava_vqa import load_model" in (folder / "README.md").read_text()
         assert json.loads((folder / "assembly.json").read_text())["projector"] == args.projector
 
 

@@ -18,12 +18,13 @@ from pathlib import Path
 sys.path.pop(0)
 
 from hf_llava_vqa.errors import cli
-from scripts.benchmarks import generate, metrics, prepare, resume, step, stream, train
+from scripts.benchmarks import generate, metrics, prepare, projectors, resume, step, stream, train
 
 BENCHMARKS = {
     "generate": generate,
     "metrics": metrics,
     "prepare": prepare,
+    "projectors": projectors,
     "resume": resume,
     "step": step,
     "stream": stream,

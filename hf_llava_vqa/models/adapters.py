@@ -6,11 +6,12 @@ from collections.abc import Sequence
 import torch
 from peft import LoraConfig, PeftConfig
 from peft.tuners.lora import LoraLayer
+from peft.utils.constants import DUMMY_TARGET_MODULES
 from torch import nn
 from trl import ModelConfig
 
 from hf_llava_vqa.errors import ConfigError
-from hf_llava_vqa.models.trainable import LORA_AND_VISION, VqaModelConfig
+from hf_llava_vqa.models.trainable import LORA_AND_VISION, PROJECTOR_ONLY, VqaModelConfig
 
 # LLaVA-1.5 adapts every linear of the language model (haotian-liu/LLaVA, train.py, find_all_linear_names).
 LANGUAGE_MODEL_LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -33,6 +34,8 @@ def lora_config(args: ModelConfig) -> LoraConfig | None:
     """
     if not args.use_peft:
         return None
+    if isinstance(args, VqaModelConfig) and args.trainable == PROJECTOR_ONLY:
+        return projector_adapter()
     names = args.lora_target_modules or LANGUAGE_MODEL_LINEARS
     names = [names] if isinstance(names, str) else names
     unknown = sorted(set(names) - set(LANGUAGE_MODEL_LINEARS))
@@ -59,6 +62,14 @@ def lora_config(args: ModelConfig) -> LoraConfig | None:
         task_type="CAUSAL_LM",
         **vision,
     )
+
+
+def projector_adapter() -> LoraConfig:
+    """An adapter of PEFT's that adapts no layer, and trains and saves the projector in full; all else is frozen.
+
+    So a projector by itself is resumed, loaded, merged and published like LoRA.
+    """
+    return LoraConfig(target_modules=DUMMY_TARGET_MODULES, modules_to_save=[PROJECTOR], task_type="CAUSAL_LM")
 
 
 def language_model_targets(names: Sequence[str] = LANGUAGE_MODEL_LINEARS) -> str:

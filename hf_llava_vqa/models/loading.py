@@ -11,7 +11,6 @@ from trl import ModelConfig, get_quantization_config
 
 from hf_llava_vqa.errors import ModelError
 from hf_llava_vqa.models.processors import prepare_processor
-from hf_llava_vqa.models.trainable import PROJECTOR_ONLY, VqaModelConfig, freeze_all_but_projector
 
 ADAPTER_FILE = "adapter_config.json"
 
@@ -59,7 +58,7 @@ def training_processor(args: ModelConfig, *, image_aspect: str = "pad", template
 
 
 def training_model(args: ModelConfig) -> LlavaForConditionalGeneration:
-    """The base that the model flags name, quantised if they say so; frozen is the tower, and what they do not train."""
+    """The base that TRL's model flags name, quantised if they say so, with its vision tower frozen."""
     quantization = get_quantization_config(args)
     if quantization is not None:  # as LLaVA does: the projector stays in 16 bits, and so does the small tower
         quantization.llm_int8_skip_modules = ["multi_modal_projector", "vision_tower", "lm_head"]
@@ -71,8 +70,6 @@ def training_model(args: ModelConfig) -> LlavaForConditionalGeneration:
         quantization_config=quantization,
     )
     model.model.vision_tower.requires_grad_(False)
-    if isinstance(args, VqaModelConfig) and args.trainable == PROJECTOR_ONLY:
-        freeze_all_but_projector(model)
     return model
 
 

@@ -2,14 +2,12 @@
 
 from dataclasses import dataclass, field
 
-from transformers import LlavaForConditionalGeneration
 from trl import ModelConfig
 
 from hf_llava_vqa.errors import ConfigError
 
 PROJECTOR_ONLY, LORA, DORA, FULL, LORA_AND_VISION = "projector", "lora", "dora", "full", "lora+vision"
 TRAINABLE = (PROJECTOR_ONLY, LORA, DORA, FULL, LORA_AND_VISION)
-_ADAPTERS = (LORA, DORA, LORA_AND_VISION)
 
 
 @dataclass
@@ -18,13 +16,15 @@ class VqaModelConfig(ModelConfig):
 
     | trainable | language model | projector | vision tower | TRL's flags |
     |---|---|---|---|---|
-    | `projector` | frozen | in full | frozen | |
-    | `lora`, `dora` | adapter | in full | frozen | `use_peft`, with `use_dora` |
-    | `lora+vision` | adapter | in full | adapter | |
-    | `full` | in full | in full | frozen | none |
+    | `projector` | frozen | in full | frozen | `use_peft` |
+    | `lora`, `dora` | adapter | in full | frozen | `use_peft`, for DoRA with `use_dora` |
+    | `lora+vision` | adapter | in full | adapter | `use_peft` |
+    | `full` | in full | in full | frozen | neither |
+
+    The projector by itself is an adapter's folder too: it holds the projector and the name of the base.
 
     Raises:
-        ConfigError: an unknown word, flags that contradict each other, a quantised base without an adapter.
+        ConfigError: an unknown word, flags that contradict each other, a quantised base to be trained in full.
     """
 
     use_peft: bool = field(default=False, metadata={"help": "Train an adapter; --trainable says it too."})
@@ -45,22 +45,16 @@ class VqaModelConfig(ModelConfig):
         if self.trainable not in TRAINABLE:
             raise ConfigError(f"unknown --trainable {self.trainable!r}; use one of: {', '.join(TRAINABLE)}")
         self._refuse_contradictions(self.trainable)
-        self.use_peft = self.trainable in _ADAPTERS
+        self.use_peft = self.trainable != FULL
         self.use_dora = self.trainable == DORA
 
     def _refuse_contradictions(self, trainable: str) -> None:
         if self.use_dora and trainable != DORA:
             raise ConfigError(f"--trainable {trainable} and --use_dora contradict each other; leave one of them out")
-        if self.use_peft and trainable not in _ADAPTERS:
-            raise ConfigError(f"--trainable {trainable} has no adapter, and --use_peft asks for one; leave one out")
-        if (self.load_in_4bit or self.load_in_8bit) and trainable not in _ADAPTERS:
+        if self.use_peft and trainable == FULL:
+            raise ConfigError("--trainable full has no adapter, and --use_peft asks for one; leave one of them out")
+        if (self.load_in_4bit or self.load_in_8bit) and trainable == FULL:
             raise ConfigError(
-                f"--trainable {trainable} cannot go with --load_in_4bit or --load_in_8bit: quantised weights are "
-                "trained through adapters only; use lora or dora"
+                "--trainable full cannot go with --load_in_4bit or --load_in_8bit: quantised weights stay as they are; "
+                "use lora or dora"
             )
-
-
-def freeze_all_but_projector(model: LlavaForConditionalGeneration) -> None:
-    """Leave nothing but the multimodal projector to be trained, as LLaVA's `tune_mm_mlp_adapter` does."""
-    model.requires_grad_(False)
-    model.model.multi_modal_projector.requires_grad_(True)

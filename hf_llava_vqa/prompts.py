@@ -40,10 +40,12 @@ V1 = Template(
     roles={"user": "USER", "assistant": "ASSISTANT"},
     end_of_turn="</s>",
 )
-TEMPLATES = {template.name: template for template in (V1,)}
+# A picture and its caption, without a word around them, to pretrain projectors (the same file, `plain`).
+PLAIN = Template(name="plain", system="", roles={"user": "", "assistant": ""}, end_of_turn="\n")
+TEMPLATES = {template.name: template for template in (V1, PLAIN)}
 
 # Written out for the reader; `chat_template` fills in the words and joins the lines. Content is a string or blocks.
-_CHAT_TEMPLATE = """
+_TEXT_OF_A_MESSAGE = """
 {%- macro text(message) -%}
     {%- if message['content'] is string -%}
         {{- message['content'] -}}
@@ -51,6 +53,8 @@ _CHAT_TEMPLATE = """
         {%- for block in message['content'] if block['type'] == 'text' -%}{{- block['text'] -}}{%- endfor -%}
     {%- endif -%}
 {%- endmacro -%}
+"""
+_CHAT_TEMPLATE = """
 {{- bos_token + '@BOUNDARY@' -}}
 {%- if messages[0]['role'] == 'system' -%}{{- text(messages[0]) -}}{%- else -%}{{- '@SYSTEM@' -}}{%- endif -%}
 {{- ' ' -}}
@@ -67,6 +71,17 @@ _CHAT_TEMPLATE = """
     {%- endif -%}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- '@ASSISTANT@:' -}}{%- endif -%}
+"""
+
+_CAPTION_TEMPLATE = """
+{{- bos_token -}}
+{%- for message in messages -%}
+    {%- if message['role'] == 'user' and message['content'] is not string -%}
+        {%- for block in message['content'] if block['type'] == 'image' -%}{{- '@IMAGE@' -}}{%- endfor -%}
+    {%- elif message['role'] == 'assistant' -%}
+        {% generation %}{{- '@BOUNDARY@' + text(message).lstrip() + '@END@' -}}{% endgeneration %}
+    {%- endif -%}
+{%- endfor -%}
 """
 
 _SPECIAL_TOKEN = re.compile(r"<(?=(?:image|pad|unk|s|/s)>)")
@@ -168,14 +183,14 @@ def chat_template(template: str, tokenizer: PreTrainedTokenizerBase) -> str:
     one_pass = tokenizer(f"{IMAGE_TOKEN}\nx", add_special_tokens=False)["input_ids"][1:]
     chunk = tokenizer("\nx", add_special_tokens=False)["input_ids"]
     boundary = "" if one_pass == chunk else " "
-    filled = _CHAT_TEMPLATE
+    filled = _TEXT_OF_A_MESSAGE + (_CAPTION_TEMPLATE if spec == PLAIN else _CHAT_TEMPLATE)
     for name, value in {
         "SYSTEM": spec.system.replace("'", "\\'"),
         "USER": spec.roles["user"],
         "ASSISTANT": spec.roles["assistant"],
-        "END": spec.end_of_turn,
+        "END": spec.end_of_turn.replace("\n", "\\n"),
         "BOUNDARY": boundary,
-        "IMAGE": IMAGE_TOKEN + boundary + "\\n",
+        "IMAGE": IMAGE_TOKEN + ("" if spec == PLAIN else boundary + "\\n"),
     }.items():
         filled = filled.replace(f"@{name}@", value)
     return "".join(line.strip() for line in filled.splitlines())
@@ -205,6 +220,8 @@ def _require_turns(turns: Sequence[Turn]) -> None:
 def _segments(turns: Sequence[Turn], template: Template) -> list[tuple[str, bool]]:
     """The prompt as `(text, is_answer)` pieces, in order."""
     _require_turns(turns)
+    if template == PLAIN:
+        return _caption_segments(turns)
     pieces: list[tuple[str, bool]] = [(template.system + " ", False)]
     for number, turn in enumerate(turns):
         expected = ("user", "assistant")[number % 2]
@@ -221,4 +238,18 @@ def _segments(turns: Sequence[Turn], template: Template) -> list[tuple[str, bool
             pieces += [(tag, False), (f" {content}{template.end_of_turn}", True)]
     if len(turns) % 2:
         pieces.append((template.roles["assistant"] + ":", False))
+    return pieces
+
+
+def _caption_segments(turns: Sequence[Turn]) -> list[tuple[str, bool]]:
+    """Pictures and their caption; what the user says about them is left out, as LLaVA does."""
+    roles = [turn["role"] for turn in turns]
+    if roles not in (["user"], ["user", "assistant"]) or IMAGE_TOKEN not in turns[0]["content"]:
+        raise PromptError("the plain template takes a picture and one caption; for dialogues use the template v1")
+    pieces = [(IMAGE_TOKEN * turns[0]["content"].count(IMAGE_TOKEN), False)]
+    for turn in turns[1:]:
+        caption = _SPECIAL_TOKEN.sub("< ", turn["content"]).lstrip()
+        if not caption:
+            raise PromptError("turn 1 (assistant) is empty; remove the dialogue or give it text")
+        pieces.append((caption + PLAIN.end_of_turn, True))
     return pieces

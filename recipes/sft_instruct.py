@@ -1,6 +1,7 @@
 """Fine-tune a LLaVA on conversations: LLaVA's 665k mixture, ShareGPT4V, or your own in LLaVA's JSON form.
 
-Rows may have several turns, several conversations about one picture, or no picture at all. Prepare a large mixture once:
+Rows may have several turns, several conversations about one picture, or no picture at all. A large
+mixture is prepared once:
 
     python scripts/prepare_data.py llava_json --annotations playground/data/llava_v1_5_mix665k.json \
         --images playground/data --split train --path bad_rows=bad_rows.jsonl --out data/mix665k

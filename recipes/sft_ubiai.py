@@ -5,7 +5,8 @@ With the export, train.zip, and a second one to measure with, val.zip, in data/f
     accelerate launch --config_file accelerate_configs/gpu_1.yaml recipes/sft_ubiai.py \
         --config recipes/configs/ubiai_lora_7b.yaml
     python scripts/merge_adapter.py runs/ubiai_lora_7b --out runs/ubiai_merged_7b
-    python scripts/evaluate.py --model runs/ubiai_merged_7b --benchmark ubiai --data data/forms --split val --out outputs/forms
+    python scripts/evaluate.py --model runs/ubiai_merged_7b --benchmark ubiai --data data/forms --split val \
+        --out outputs/forms
 """
 
 from hf_llava_vqa.errors import cli

@@ -2,17 +2,16 @@
 
 from dataclasses import dataclass, field
 
-from trl import ModelConfig
-
 from hf_llava_vqa.errors import ConfigError
+from hf_llava_vqa.models.assembling import AssemblyConfig
 
 PROJECTOR_ONLY, LORA, DORA, FULL, LORA_AND_VISION = "projector", "lora", "dora", "full", "lora+vision"
 TRAINABLE = (PROJECTOR_ONLY, LORA, DORA, FULL, LORA_AND_VISION)
 
 
 @dataclass
-class VqaModelConfig(ModelConfig):
-    """TRL's `ModelConfig` with `--trainable`, from which `use_peft` and `use_dora` follow, or which follows from them.
+class VqaModelConfig(AssemblyConfig):
+    """Which LLaVA, and with `--trainable` what of it; TRL's `use_peft` and `use_dora` follow from it, or it from them.
 
     | trainable | language model | projector | vision tower | TRL's flags |
     |---|---|---|---|---|

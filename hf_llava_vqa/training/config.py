@@ -190,8 +190,11 @@ def _in_our_words(message: str) -> str:
 
 def check_run(data_args: DataArguments, config: VqaConfig, model_args: VqaModelConfig) -> None:
     """Refuse combinations that would only fail after the model is loaded. Raises `ConfigError`."""
-    if model_args.model_name_or_path is None:
-        raise ConfigError("--model_name_or_path is missing; for example llava-hf/llava-1.5-7b-hf")
+    if model_args.model_name_or_path is None and model_args.assembly is None:
+        raise ConfigError(
+            "--model_name_or_path is missing; for example llava-hf/llava-1.5-7b-hf (or give --language_model and "
+            "--vision_tower)"
+        )
     if data_args.data_dir is None and data_args.source != "easy_vqa":
         raise ConfigError(f"--data_dir is missing; point it to the folder that holds the {data_args.source} files")
     for folder in data_args.data_dir or []:

@@ -41,6 +41,7 @@ from hf_llava_vqa.models.adapters import (
     check_dora_rows,
     keep_trained_weights_in_float32,
 )
+from hf_llava_vqa.models.assembling import save_assembly
 from hf_llava_vqa.models.attention import TREE_SDPA, use_tree_attention
 from hf_llava_vqa.models.vision import freeze_unread_layers, run_without_autograd
 from hf_llava_vqa.training.callbacks import CurrentEpoch, StartUpReport
@@ -273,6 +274,7 @@ class VqaTrainer(ResumableTrainer):
         folder = output_dir or self.args.output_dir
         if self.args.should_save:
             make_portable(folder)
+            save_assembly(_base_model(self.model), folder)
             write_model_card(self, folder, model_name=None, dataset_name=None, tags=list(self._tag_names))
 
     def create_model_card(

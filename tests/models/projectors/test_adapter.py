@@ -14,10 +14,10 @@ from transformers import LlavaProcessor
 from hf_llava_vqa.errors import ModelError
 from hf_llava_vqa.generation import answer_questions
 from hf_llava_vqa.models import load_model
+from hf_llava_vqa.models.adapters import projector_adapter
 from hf_llava_vqa.models.assembling import AssemblyConfig
 from hf_llava_vqa.models.loading import training_model, training_processor
 from hf_llava_vqa.models.projectors import PROJECTORS
-from hf_llava_vqa.models.projectors.adapter import projector_adapter
 from hf_llava_vqa.models.projectors.files import projector_shapes
 from hf_llava_vqa.training import VqaConfig, VqaTrainer
 

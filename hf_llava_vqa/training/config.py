@@ -16,6 +16,7 @@ from hf_llava_vqa.data.prepared.folders import is_on_hub
 from hf_llava_vqa.errors import ConfigError
 from hf_llava_vqa.models.processors import IMAGE_ASPECTS
 from hf_llava_vqa.prompts import TEMPLATES
+from hf_llava_vqa.self_questioning import check_self_question_ratio
 
 # Backends that see the tree mask as it is; flash-attn takes no mask, and eager adds a bool mask as numbers.
 MASKED_ATTENTION = ("sdpa",)
@@ -68,6 +69,13 @@ class VqaConfig(SFTConfig):
     answer_target: str = field(
         default="votes",
         metadata={"help": "Which human answers are trained on.", "choices": list(ANSWER_TARGETS)},
+    )
+    self_question_ratio: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share of the questions about pictures that the model learns to ask itself, drawn anew in each "
+            "epoch; needs --template v1_sq."
+        },
     )
     max_questions_per_row: int = field(
         default=16, metadata={"help": "An image with more questions takes several rows."}
@@ -125,10 +133,12 @@ class VqaConfig(SFTConfig):
                 "--on_bad_image replace takes another record of the batch: raise --per_device_train_batch_size above "
                 "1, or use skip"
             )
-        if self.dataloader_persistent_workers and (self.answer_target == "sample" or self.image_augmentation != "none"):
+        check_self_question_ratio(self.self_question_ratio, self.template)
+        drawn = self.answer_target == "sample" or self.image_augmentation != "none" or self.self_question_ratio > 0
+        if self.dataloader_persistent_workers and drawn:
             raise ConfigError(
-                "--dataloader_persistent_workers: leave it off with --answer_target sample and --image_augmentation, "
-                "persistent workers would draw the first epoch's again"
+                "--dataloader_persistent_workers: leave it off with --answer_target sample, --image_augmentation and "
+                "--self_question_ratio, persistent workers would draw the first epoch's again"
             )
         if self.packing or self.padding_free:
             raise ConfigError("--packing and --padding_free: leave them off, image trees are laid out by the collator")

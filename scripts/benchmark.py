@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.pop(0)
 
 from hf_llava_vqa.errors import cli
-from scripts.benchmarks import generate, metrics, prepare, resume, step, stream, train
+from scripts.benchmarks import generate, metrics, prepare, resume, step, stream, targets, train
 
 BENCHMARKS = {
     "generate": generate,
@@ -27,6 +27,7 @@ BENCHMARKS = {
     "resume": resume,
     "step": step,
     "stream": stream,
+    "targets": targets,
     "train": train,
 }
 

@@ -10,7 +10,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -75,7 +75,7 @@ class Pictures:
 class Looks(TrainerCallback):
     """Score the model after given steps, on each held-out set."""
 
-    def __init__(self, steps: Sequence[int], held_out: dict[str, Dataset], processor: LlavaProcessor) -> None:
+    def __init__(self, steps: Collection[int], held_out: dict[str, Dataset], processor: LlavaProcessor) -> None:
         self.steps, self.held_out, self.processor = steps, held_out, processor
         self.accuracy: dict[int, dict[str, float]] = {}
 
@@ -108,14 +108,14 @@ def accuracy(model: Any, processor: LlavaProcessor, records: Dataset) -> float:
 
 
 def accuracy_after(
-    steps: Sequence[int], pictures: Pictures, target: str, seed: int, held_out: dict[str, Dataset]
-) -> dict[int, dict[str, float]]:
-    """Train on a target, and return the accuracy on each held-out set after each of `steps`."""
-    with trainer_of(pictures, target, seed, max(steps)) as trainer:
-        looks = Looks(steps, held_out, trainer.processing_class)
+    steps: dict[str, int], pictures: Pictures, target: str, seed: int, held_out: dict[str, Dataset]
+) -> dict[str, dict[str, float]]:
+    """Train on a target, and return by the names of `steps` the accuracy on each held-out set after so many."""
+    with trainer_of(pictures, target, seed, max(steps.values())) as trainer:
+        looks = Looks(set(steps.values()), held_out, trainer.processing_class)
         trainer.add_callback(looks)
         trainer.train()
-    return looks.accuracy
+    return {name: looks.accuracy[count] for name, count in steps.items()}
 
 
 def seconds_a_step(pictures: Pictures, targets: Sequence[str], *, rounds: int, steps: int) -> dict[str, float]:

@@ -13,6 +13,7 @@ import statistics
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--crowds", nargs="+", choices=CROWDS, default=list(CROWDS), help="default: both")
     parser.add_argument("--pictures", type=int, default=224, help="that a seed trains on (default: 224)")
     parser.add_argument("--held_out", type=int, default=100, help="pictures of four questions (default: 100)")
-    parser.add_argument("--steps", type=int, default=42, help="of the equal steps, 16 pictures each (default: 42)")
+    parser.add_argument("--steps", type=int, default=24, help="of the equal steps, 16 pictures each (default: 24)")
     parser.add_argument("--timed_steps", type=int, default=5, help="of each target in a round (default: 5)")
     parser.add_argument("--rounds", type=int, default=3, help="of timed steps (default: 3)")
     parser.add_argument(
@@ -119,10 +120,8 @@ def measure(args: argparse.Namespace) -> tuple[list[list[str]], dict[str, Any], 
 
 def costs_of(crowd: str, pictures: Pictures, args: argparse.Namespace, results: Results) -> dict[str, float]:
     """What a step on each target costs, as a multiple of one on the majority's answer."""
-    seconds = results.once(
-        ("seconds a step", crowd),
-        lambda: seconds_a_step(pictures, ANSWER_TARGETS, rounds=args.rounds, steps=args.timed_steps),
-    )
+    measure_all = partial(seconds_a_step, pictures, ANSWER_TARGETS, rounds=args.rounds, steps=args.timed_steps)
+    seconds = results.once(("seconds a step", crowd), measure_all)
     return {target: round(seconds[target] / seconds[MAJORITY], 3) for target in ANSWER_TARGETS}
 
 
@@ -144,11 +143,7 @@ def train_all(
     for seed, crowd, target in tqdm(runs, desc="training", unit="run", disable=None):
         steps = steps_of(costs[crowd][target], args.steps)
         held_out = {name: pictures[name].held_out for name in HELD_OUT[crowd]}
-
-        def train(seed=seed, crowd=crowd, target=target, steps=steps, held_out=held_out) -> dict[str, Any]:
-            scores = accuracy_after(sorted(set(steps.values())), pictures[crowd], target, seed, held_out)
-            return {comparison: scores[count] for comparison, count in steps.items()}
-
+        train = partial(accuracy_after, steps, pictures[crowd], target, seed, held_out)
         scores = results.once(("accuracy", crowd, target, str(seed)), train)
         for comparison in COMPARISONS:
             for name, value in scores[comparison].items():

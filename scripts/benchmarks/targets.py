@@ -112,7 +112,7 @@ def measure(args: argparse.Namespace) -> tuple[list[list[str]], dict[str, Any], 
         pictures = {name: Pictures.of(Path(folder, name), CROWDS[name], args) for name in wanted}
         costs = {crowd: costs_of(crowd, pictures[crowd], args, results) for crowd in args.crowds}
         accuracy = train_all(pictures, costs, args, results)
-        ceilings = {f"{name}_ceiling": round(set_.ceiling, 4) for name, set_ in pictures.items()}
+        ceilings = {f"{name}_ceiling": round(data.ceiling, 4) for name, data in pictures.items()}
     table, figures = summary(accuracy, costs, args)
     figures |= ceilings
     return table, {"processor_time_of_a_step_vs_majority": costs}, figures

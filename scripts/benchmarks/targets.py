@@ -30,6 +30,7 @@ from scripts.benchmarks.target_runs import CROWDS, Pictures, accuracy_after, sec
 PACKAGES = ("hf-llava-vqa", "torch", "transformers", "trl", "peft", "accelerate", "easy-vqa")
 MAJORITY, DEFAULT = "majority", VqaConfig.answer_target
 BASELINES = tuple(dict.fromkeys((MAJORITY, DEFAULT)))
+COMPARISONS = ("equal steps", "equal time")
 HELD_OUT = {"demo": ("demo",), "divided": ("divided", "demo")}  # whose answers a crowd's pupils are held against
 # Quantiles 0.975 of Student's t with 1, 2, ... degrees of freedom.
 STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
@@ -40,9 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--crowds", nargs="+", choices=CROWDS, default=list(CROWDS), help="default: both")
     parser.add_argument("--pictures", type=int, default=224, help="that a seed trains on (default: 224)")
     parser.add_argument("--held_out", type=int, default=80, help="pictures of four questions (default: 80)")
-    parser.add_argument(
-        "--steps", type=int, nargs="+", default=[20, 40], metavar="N", help="16 pictures each (default: 20 40)"
-    )
+    parser.add_argument("--steps", type=int, default=40, help="of the equal steps, 16 pictures each (default: 40)")
     parser.add_argument("--timed_steps", type=int, default=5, help="of each target in a round (default: 5)")
     parser.add_argument("--rounds", type=int, default=3, help="of timed steps (default: 3)")
     parser.add_argument(
@@ -127,10 +126,9 @@ def costs_of(crowd: str, pictures: Pictures, args: argparse.Namespace, results: 
     return {target: round(seconds[target] / seconds[MAJORITY], 3) for target in ANSWER_TARGETS}
 
 
-def steps_of(cost: float, lengths: Sequence[int]) -> dict[str, int]:
+def steps_of(cost: float, steps: int) -> dict[str, int]:
     """The steps of each comparison, for a target whose steps cost so many times the majority's."""
-    equal_time = {f"time of {steps} steps": max(1, round(steps / cost)) for steps in lengths}
-    return {f"{steps} steps": steps for steps in lengths} | equal_time
+    return dict(zip(COMPARISONS, (steps, max(1, round(steps / cost))), strict=True))
 
 
 Accuracy = dict[tuple[str, str, str, str], list[float]]
@@ -143,13 +141,12 @@ def train_all(
     """Train every crowd, target and seed, seed by seed: what a run that is ended has done is whole seeds."""
     runs = [(seed, crowd, target) for seed in range(args.seeds) for crowd in costs for target in ANSWER_TARGETS]
     accuracy: Accuracy = {}
-    for seed, crowd, target in tqdm(runs, desc="training", unit="run", disable=None):
-        steps = steps_of(costs[crowd][target], args.steps)
+    for seed, crowd, target in tqdm(runs, desc="training", unit="target", disable=None):
         held_out = {name: pictures[name].held_out for name in HELD_OUT[crowd]}
-        train = partial(accuracy_after, steps, pictures[crowd], target, seed, held_out)
-        scores = results.once(("accuracy", crowd, target, str(seed)), train)
-        for comparison in steps:
-            for name, value in scores[comparison].items():
+        for comparison, steps in steps_of(costs[crowd][target], args.steps).items():
+            train = partial(accuracy_after, steps, pictures[crowd], target, seed, held_out)
+            scores = results.once(("accuracy", crowd, target, str(seed), f"{steps} steps"), train)
+            for name, value in scores.items():
                 accuracy.setdefault((crowd, name, comparison, target), []).append(value)
     return accuracy
 
@@ -162,7 +159,7 @@ def summary(
     table[0] += [f"more than {baseline}" for baseline in BASELINES]
     figures: dict[str, float] = {}
     blocks = [(crowd, held_out) for crowd in args.crowds for held_out in HELD_OUT[crowd]]
-    rows = itertools.product(blocks, steps_of(1.0, args.steps), ANSWER_TARGETS)
+    rows = itertools.product(blocks, COMPARISONS, ANSWER_TARGETS)
     for (crowd, held_out), comparison, target in rows:
         values = accuracy[crowd, held_out, comparison, target]
         steps = steps_of(costs[crowd][target], args.steps)[comparison]

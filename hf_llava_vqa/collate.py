@@ -15,7 +15,7 @@ from PIL import Image
 from transformers import LlavaProcessor
 
 from hf_llava_vqa import forest, prompts
-from hf_llava_vqa.answers import weighted_answers
+from hf_llava_vqa.answers import check_confidence_weights, confidence_counts, weighted_answers
 from hf_llava_vqa.augmentation import AUGMENTATIONS, augment
 from hf_llava_vqa.bad_images import BadImage, BadImagePolicy, open_pictures
 from hf_llava_vqa.data import get_benchmark
@@ -121,6 +121,7 @@ class VqaCollator:
         processor: LLaVA processor; its tokenizer is fast and knows `<image>`.
         template: prompt template.
         answer_target: which human answers are trained on, see `answers.weighted_answers`.
+        answer_confidence_weights: how much an answer counts that was given with confidence `yes`, `maybe` and `no`.
         max_length: longest allowed path in tokens, images counted in full; None for no limit. Nothing is cut.
         max_questions_per_row: a record with more dialogues becomes several trees.
         mask: `dense` or `compact`.
@@ -143,6 +144,7 @@ class VqaCollator:
         *,
         template: str = "v1",
         answer_target: str = "votes",
+        answer_confidence_weights: Sequence[float] = (1.0, 1.0, 1.0),
         max_length: int | None = None,
         max_questions_per_row: int = 16,
         mask: str = "dense",
@@ -161,9 +163,11 @@ class VqaCollator:
             raise ConfigError(f"unknown augmentation {augmentation!r}; use one of: {', '.join(AUGMENTATIONS)}")
         weighted_answers([""], answer_target)  # an unknown target is an error now, not at the first batch
         check_self_question_ratio(self_question_ratio, template)
+        check_confidence_weights(answer_confidence_weights)
         self.processor = processor
         self.template = prompts.get_template(template).name
         self.answer_target = answer_target
+        self.answer_confidence_weights = answer_confidence_weights
         self.max_length = max_length
         self.max_questions_per_row = max_questions_per_row
         self.mask = mask
@@ -250,10 +254,17 @@ class VqaCollator:
             yield self._encode(turns), 1.0
             return
         # People leave answers empty now and then: there is nothing in them to train on, and the others are still good.
-        answers = [answer["answer"] for answer in dialogue["answers"] if answer["answer"].strip()]
+        answers = [answer for answer in dialogue["answers"] if answer["answer"].strip()]
         if not answers:
             raise PromptError("has no answers to train on; give it answers or leave it out")
-        for text, weight in weighted_answers(answers, self.answer_target, **drawn, dialogue_id=dialogue["id"]):
+        targets = weighted_answers(
+            [answer["answer"] for answer in answers],
+            self.answer_target,
+            counts=confidence_counts(answers, self.answer_confidence_weights),
+            **drawn,
+            dialogue_id=dialogue["id"],
+        )
+        for text, weight in targets:
             yield self._encode([*turns, {"role": "assistant", "content": text}]), weight
         if question := own_question(dialogue, ratio, **drawn):
             yield self._encode(prompts.question_turns(question, images=len(record["images"]))), 1.0

@@ -86,6 +86,18 @@ def test_answer_target_decides_the_branches(
     assert batch["weights"][batch["labels"] == 2].sum() == pytest.approx(1)
 
 
+def test_confidence_weights_the_answers(collator: Callable[..., VqaCollator], processor: Any) -> None:
+    answers = [{"answer": "red", "answer_confidence": said} for said in ("no", "maybe", "")]
+    answers.append({"answer": "blue", "answer_confidence": "yes"})
+    row = record("r", [question("q", answers=answers)])
+    batch = collator(answer_confidence_weights=[1.0, 0.5, 0.0])([row])
+    assert batch["weights"][batch["labels"] == 2].tolist() == pytest.approx([0.6, 0.4])
+    surest = collator(answer_target="majority", answer_confidence_weights=[1.0, 0.0, 0.0])
+    row["dialogues"][0]["answers"][2]["answer_confidence"] = "maybe"
+    labels = surest([row])["labels"]
+    assert processor.tokenizer.decode(labels[labels != -100]) == "blue</s>"
+
+
 def test_sample_is_drawn_anew_each_epoch(collator: Callable[..., VqaCollator]) -> None:
     sampling = collator(answer_target="sample")
     row = record("r", [question("q", answers=QUESTIONS)])
@@ -367,6 +379,7 @@ def test_a_broken_picture_is_named(collator: Callable[..., VqaCollator], tmp_pat
     [
         ({"mask": "sparse"}, "mask is 'sparse'; use 'dense' or 'compact'"),
         ({"answer_target": "best"}, "unknown answer_target 'best'"),
+        ({"answer_confidence_weights": [1.0]}, "answer_confidence_weights is 1.0; give three numbers"),
         ({"template": "v9"}, "unknown template 'v9'"),
         ({"max_questions_per_row": 0}, "max_questions_per_row is 0; it must be at least 1"),
         ({"self_question_ratio": 0.5}, "use the template v1_sq"),

@@ -9,7 +9,7 @@ import torch
 from transformers.utils import is_torch_bf16_gpu_available
 from trl import ModelConfig, SFTConfig, TrlParser
 
-from hf_llava_vqa.answers import ANSWER_TARGETS
+from hf_llava_vqa.answers import ANSWER_TARGETS, check_confidence_weights
 from hf_llava_vqa.augmentation import AUGMENTATIONS
 from hf_llava_vqa.bad_images import ON_BAD_IMAGE
 from hf_llava_vqa.data.prepared.folders import is_on_hub
@@ -70,6 +70,10 @@ class VqaConfig(SFTConfig):
         default="votes",
         metadata={"help": "Which human answers are trained on.", "choices": list(ANSWER_TARGETS)},
     )
+    answer_confidence_weights: list[float] = field(
+        default_factory=lambda: [1.0, 1.0, 1.0],
+        metadata={"help": "How much an answer counts whose annotator was sure (yes), maybe and not (no)."},
+    )
     self_question_ratio: float = field(
         default=0.0,
         metadata={
@@ -128,6 +132,7 @@ class VqaConfig(SFTConfig):
         for flag in ("max_questions_per_row", "eval_max_new_tokens"):
             if getattr(self, flag) < 1:
                 raise ConfigError(f"--{flag} is {getattr(self, flag)}; it must be at least 1")
+        check_confidence_weights(self.answer_confidence_weights)
         if self.on_bad_image == "replace" and self.per_device_train_batch_size == 1:
             raise ConfigError(
                 "--on_bad_image replace takes another record of the batch: raise --per_device_train_batch_size above "

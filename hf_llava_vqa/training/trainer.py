@@ -308,6 +308,7 @@ def training_collator(args: VqaConfig, processor: LlavaProcessor) -> VqaCollator
         processor,
         template=args.template,
         answer_target=args.answer_target,
+        answer_confidence_weights=args.answer_confidence_weights,
         max_length=args.max_length,
         max_questions_per_row=args.max_questions_per_row,
         mask="compact",

@@ -23,6 +23,7 @@ from hf_llava_vqa.training import config as configuration
         ({"packing": True}, "--packing and --padding_free: leave them off"),
         ({"padding_free": True}, "--packing and --padding_free: leave them off"),
         ({"loss_type": "dft"}, "--loss_type dft and --label_smoothing_factor: leave them off"),
+        ({"answer_confidence_weights": [1.0, -1.0, 0.0]}, "answer_confidence_weights is 1.0 -1.0 0.0; give three"),
         ({"label_smoothing_factor": 0.1}, "--loss_type dft and --label_smoothing_factor: leave them off"),
     ],
 )

@@ -56,10 +56,12 @@ V1_SQ = Template(
     roles={**V1.roles, "vuser": "VUSER"},
     end_of_turn=V1.end_of_turn,
 )
-TEMPLATES = {template.name: template for template in (V1, V1_SQ)}
+# A picture and its caption, without a word around them, to pretrain projectors (the same file, `plain`).
+PLAIN = Template(name="plain", system="", roles={"user": "", "assistant": ""}, end_of_turn="\n")
+TEMPLATES = {template.name: template for template in (V1, V1_SQ, PLAIN)}
 
 # Written out for the reader; `chat_template` fills in the words and joins the lines. Content is a string or blocks.
-_CHAT_TEMPLATE = """
+_TEXT_OF_A_MESSAGE = """
 {%- macro text(message) -%}
     {%- if message['content'] is string -%}
         {{- message['content'] -}}
@@ -67,6 +69,8 @@ _CHAT_TEMPLATE = """
         {%- for block in message['content'] if block['type'] == 'text' -%}{{- block['text'] -}}{%- endfor -%}
     {%- endif -%}
 {%- endmacro -%}
+"""
+_CHAT_TEMPLATE = """
 {{- bos_token + '@BOUNDARY@' -}}
 {%- if messages[0]['role'] == 'system' -%}{{- text(messages[0]) -}}{%- else -%}{{- '@SYSTEM@' -}}{%- endif -%}
 {{- ' ' -}}
@@ -91,6 +95,16 @@ _ASKING = """
         {% generation %}{{- ' ' + text(message) + '@END@' -}}{% endgeneration %}
         {%- if add_generation_prompt or not loop.last -%}{{- ' ' -}}{%- endif -%}
 """  # in templates with self-questions
+_CAPTION_TEMPLATE = """
+{{- bos_token -}}
+{%- for message in messages -%}
+    {%- if message['role'] == 'user' and message['content'] is not string -%}
+        {%- for block in message['content'] if block['type'] == 'image' -%}{{- '@IMAGE@' -}}{%- endfor -%}
+    {%- elif message['role'] == 'assistant' -%}
+        {% generation %}{{- '@BOUNDARY@' + text(message).lstrip() + '@END@' -}}{% endgeneration %}
+    {%- endif -%}
+{%- endfor -%}
+"""
 
 _SPECIAL_TOKEN = re.compile(r"<(?=(?:image|pad|unk|s|/s)>)")
 _SPECIAL_TOKEN_BUT_IMAGE = re.compile(r"<(?=(?:pad|unk|s|/s)>)")
@@ -199,16 +213,16 @@ def chat_template(template: str, tokenizer: PreTrainedTokenizerBase) -> str:
     one_pass = tokenizer(f"{IMAGE_TOKEN}\nx", add_special_tokens=False)["input_ids"][1:]
     chunk = tokenizer("\nx", add_special_tokens=False)["input_ids"]
     boundary = "" if one_pass == chunk else " "
-    filled = _CHAT_TEMPLATE
+    filled = _TEXT_OF_A_MESSAGE + (_CAPTION_TEMPLATE if spec == PLAIN else _CHAT_TEMPLATE)
     for name, value in {
         "ASKING": _ASKING if asks_itself(template) else "",
         "VUSER": spec.roles.get("vuser", ""),
         "SYSTEM": spec.system.replace("'", "\\'"),
         "USER": spec.roles["user"],
         "ASSISTANT": spec.roles["assistant"],
-        "END": spec.end_of_turn,
+        "END": spec.end_of_turn.replace("\n", "\\n"),
         "BOUNDARY": boundary,
-        "IMAGE": IMAGE_TOKEN + boundary + "\\n",
+        "IMAGE": IMAGE_TOKEN + ("" if spec == PLAIN else boundary + "\\n"),
     }.items():
         filled = filled.replace(f"@{name}@", value)
     return "".join(line.strip() for line in filled.splitlines())
@@ -238,6 +252,8 @@ def _require_turns(turns: Sequence[Turn]) -> None:
 def _segments(turns: Sequence[Turn], template: Template, next_role: str | None = None) -> list[tuple[str, int]]:
     """The prompt as pieces of text with what is trained on in them: 0 for nothing, `ANSWER` or `QUESTION`."""
     _require_turns(turns)
+    if template == PLAIN:
+        return _caption_segments(turns)
     pieces: list[tuple[str, int]] = [(template.system + " ", 0)]
     before: Turn | None = None
     for number, turn in enumerate(turns):
@@ -284,3 +300,17 @@ def _tag(role: str, before: Turn | None, template: Template) -> str:
     """The word in front of a turn; after a question of the model's own with a space, which a user's brings along."""
     space = " " if before is not None and before["role"] == "vuser" else ""
     return f"{space}{template.roles[role]}:"
+
+
+def _caption_segments(turns: Sequence[Turn]) -> list[tuple[str, int]]:
+    """Pictures and their caption; what the user says about them is left out, as LLaVA does."""
+    roles = [turn["role"] for turn in turns]
+    if roles not in (["user"], ["user", "assistant"]) or IMAGE_TOKEN not in turns[0]["content"]:
+        raise PromptError("the plain template takes a picture and one caption; for dialogues use the template v1")
+    pieces: list[tuple[str, int]] = [(IMAGE_TOKEN * turns[0]["content"].count(IMAGE_TOKEN), 0)]
+    for turn in turns[1:]:
+        caption = _SPECIAL_TOKEN.sub("< ", turn["content"]).lstrip()
+        if not caption:
+            raise PromptError("turn 1 (assistant) is empty; remove the dialogue or give it text")
+        pieces.append((caption + PLAIN.end_of_turn, ANSWER))
+    return pieces

@@ -7,7 +7,7 @@ It overrides, each for one reason:
 - `_get_num_items_in_batch`, `compute_loss`: answer weights and the tree mask;
 - `get_eval_dataloader`: data that are measured are the same at every step;
 - `evaluation_loop`: the task's metric beside the loss, in time for loggers, early stopping and the best checkpoint;
-- `create_optimizer`: the projector's learning rate;
+- `create_optimizer`: learning rates of the projector and of the vision tower;
 - `_save`: folders that anybody can load, without pickles;
 - `create_model_card`.
 
@@ -36,12 +36,14 @@ from hf_llava_vqa.errors import ConfigError
 from hf_llava_vqa.generation import Question, answer_questions, questions
 from hf_llava_vqa.models.adapters import (
     PROJECTOR,
+    VISION_TOWER,
     check_adapter_targets,
     check_dora_rows,
     keep_trained_weights_in_float32,
 )
+from hf_llava_vqa.models.assembling import save_assembly
 from hf_llava_vqa.models.attention import TREE_SDPA, use_tree_attention
-from hf_llava_vqa.models.vision import run_without_autograd
+from hf_llava_vqa.models.vision import freeze_unread_layers, run_without_autograd
 from hf_llava_vqa.training.callbacks import CurrentEpoch, StartUpReport
 from hf_llava_vqa.training.config import VqaConfig, check_attention
 from hf_llava_vqa.training.guards import WatchedCollator
@@ -109,9 +111,10 @@ class VqaTrainer(ResumableTrainer):
         )
         check_adapter_targets(self.model, peft_config)
         check_dora_rows(self.model)
+        base = _base_model(self.model)
+        freeze_unread_layers(base.model)
         if not self.is_deepspeed_enabled:  # DeepSpeed keeps float32 masters of its own
             keep_trained_weights_in_float32(self.model)
-        base = _base_model(self.model)
         use_tree_attention(base)
         if not _is_trained(base.model.vision_tower):
             run_without_autograd(base.model.vision_tower)
@@ -268,17 +271,13 @@ class VqaTrainer(ResumableTrainer):
         return bool(self.accelerator.gather(torch.tensor([mine], device=self.accelerator.device)).any())
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
-        """TRL's optimizer, with the projector in groups of its own if it has a learning rate of its own."""
+        """TRL's optimizer, with each part that has a learning rate of its own in groups of its own."""
         optimizer = super().create_optimizer(model)
-        if self.args.projector_learning_rate is None:
-            return optimizer
-        named = (self.model if model is None else model).named_parameters()
-        projector = {id(parameter) for name, parameter in named if PROJECTOR in name and parameter.requires_grad}
-        for group in list(optimizer.param_groups):
-            moved = [parameter for parameter in group["params"] if id(parameter) in projector]
-            if moved:
-                group["params"] = [parameter for parameter in group["params"] if id(parameter) not in projector]
-                optimizer.add_param_group({**group, "params": moved, "lr": self.args.projector_learning_rate})
+        rates = {PROJECTOR: self.args.projector_learning_rate, VISION_TOWER: self.args.vision_learning_rate}
+        for part, rate in rates.items():
+            if rate is not None:
+                named = (self.model if model is None else model).named_parameters()
+                _set_apart(optimizer, {id(parameter) for name, parameter in named if part in name}, rate)
         optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
         return optimizer
 
@@ -287,6 +286,7 @@ class VqaTrainer(ResumableTrainer):
         folder = output_dir or self.args.output_dir
         if self.args.should_save:
             make_portable(folder)
+            save_assembly(_base_model(self.model), folder)
             write_model_card(self, folder, model_name=None, dataset_name=None, tags=list(self._tag_names))
 
     def create_model_card(
@@ -322,6 +322,15 @@ def training_collator(args: VqaConfig, processor: LlavaProcessor) -> VqaCollator
 
 def _base_model(model: LlavaForConditionalGeneration | PeftModel) -> LlavaForConditionalGeneration:
     return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def _set_apart(optimizer: torch.optim.Optimizer, ids: set[int], rate: float) -> None:
+    """Move the parameters of these `id`s into groups with another learning rate."""
+    for group in list(optimizer.param_groups):
+        moved = [parameter for parameter in group["params"] if id(parameter) in ids]
+        if moved:
+            group["params"] = [parameter for parameter in group["params"] if id(parameter) not in ids]
+            optimizer.add_param_group({**group, "params": moved, "lr": rate})
 
 
 def _is_trained(module: torch.nn.Module) -> bool:

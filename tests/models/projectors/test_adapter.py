@@ -1,0 +1,102 @@
+"""A projector trained by itself: from assembled parts to a folder that holds it alone, and back."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from examples import MIXED, dataset
+from parts import save_language_model, save_vision_tower
+from safetensors.torch import load_file
+from transformers import LlavaProcessor
+
+from hf_llava_vqa.errors import ModelError
+from hf_llava_vqa.generation import answer_questions
+from hf_llava_vqa.models import load_model
+from hf_llava_vqa.models.adapters import projector_adapter
+from hf_llava_vqa.models.assembling import AssemblyConfig
+from hf_llava_vqa.models.loading import training_model, training_processor
+from hf_llava_vqa.models.projectors import PROJECTORS
+from hf_llava_vqa.models.projectors.files import projector_shapes
+from hf_llava_vqa.training import VqaConfig, VqaTrainer
+
+
+@pytest.fixture(scope="module", params=PROJECTORS)
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[AssemblyConfig, Path]:
+    """The flags and the folder of a short run."""
+    folder = tmp_path_factory.mktemp("run")
+    args = AssemblyConfig(
+        language_model=str(save_language_model(folder / "language")),
+        vision_tower=str(save_vision_tower(folder / "tower")),
+        projector=request.param,
+        num_prototypes=3,
+        dtype="float32",
+    )
+    trainer = VqaTrainer(
+        training_model(args),
+        VqaConfig(
+            output_dir=str(folder / "adapter"),
+            per_device_train_batch_size=2,
+            learning_rate=0.02,
+            max_steps=6,
+            use_cpu=True,
+            bf16=False,
+            save_strategy="steps",
+            save_steps=6,
+            report_to="none",
+            disable_tqdm=True,
+        ),
+        train_dataset=dataset(MIXED[1:]),
+        processing_class=training_processor(args),
+        peft_config=projector_adapter(),
+    )
+    trainer.train()
+    trainer.save_model()
+    return args, folder / "adapter"
+
+
+def answers(model: Any, processor: LlavaProcessor) -> list[tuple[str, str]]:
+    return [(p["id"], p["answer"]) for p in answer_questions(model, processor, MIXED, max_new_tokens=6)]
+
+
+def test_the_folder_holds_the_projector_alone(trained: tuple[AssemblyConfig, Path]) -> None:
+    args, adapter = trained
+    shapes = projector_shapes(training_model(args).config)
+    for folder in (adapter, adapter / "checkpoint-6"):
+        tensors = load_file(folder / "adapter_model.safetensors")
+        assert {name.rpartition("multi_modal_projector.")[2]: value.shape for name, value in tensors.items()} == shapes
+        assert "from hf_llava_vqa import load_model" in (folder / "README.md").read_text()
+        assert json.loads((folder / "assembly.json").read_text())["projector"] == args.projector
+
+
+def test_it_is_loaded_with_the_parts_it_was_trained_on(trained: tuple[AssemblyConfig, Path], tmp_path: Path) -> None:
+    args, adapter = trained
+    expected = answers(*load_model(str(adapter)))
+    assert expected != answers(training_model(args).eval(), training_processor(args))
+    merged = load_model(str(adapter), merge=True)
+    assert answers(*merged) == expected
+    for part in merged:
+        part.save_pretrained(tmp_path)
+    assert answers(*load_model(str(tmp_path))) == expected
+
+
+def test_a_model_begins_with_it_bit_for_bit(trained: tuple[AssemblyConfig, Path]) -> None:
+    args, adapter = trained
+    merged = load_model(str(adapter), merge=True)[0].state_dict()
+    args.pretrained_projector = str(adapter)
+    begun = training_model(args).state_dict()
+    args.pretrained_projector = None
+    assert merged.keys() == begun.keys()
+    assert all(torch.equal(value, begun[name]) for name, value in merged.items())
+
+
+def test_parts_that_are_gone_are_named(trained: tuple[AssemblyConfig, Path], tmp_path: Path) -> None:
+    _, adapter = trained
+    for file in adapter.glob("*.json"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "chat_template.jinja").write_bytes((adapter / "chat_template.jinja").read_bytes())
+    assembly = json.loads((tmp_path / "assembly.json").read_text())
+    (tmp_path / "assembly.json").write_text(json.dumps(assembly | {"language_model": str(tmp_path / "gone")}))
+    with pytest.raises(ModelError, match=r"cannot load '.*gone' as a part of a LLaVA"):
+        load_model(str(tmp_path))

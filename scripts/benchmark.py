@@ -18,7 +18,18 @@ from pathlib import Path
 sys.path.pop(0)
 
 from hf_llava_vqa.errors import cli
-from scripts.benchmarks import generate, metrics, prepare, projectors, resume, step, stream, train
+from scripts.benchmarks import (
+    generate,
+    metrics,
+    prepare,
+    projectors,
+    resume,
+    self_questioning,
+    step,
+    stream,
+    targets,
+    train,
+)
 
 BENCHMARKS = {
     "generate": generate,
@@ -26,8 +37,10 @@ BENCHMARKS = {
     "prepare": prepare,
     "projectors": projectors,
     "resume": resume,
+    "self_questioning": self_questioning,
     "step": step,
     "stream": stream,
+    "targets": targets,
     "train": train,
 }
 

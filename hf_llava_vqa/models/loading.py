@@ -21,6 +21,7 @@ from hf_llava_vqa.models.assembling import (
     ASSEMBLY_FILE,
     Assembly,
     AssemblyConfig,
+    add_frame,
     assemble,
     assembled_config,
     assembled_processor,
@@ -71,6 +72,12 @@ def training_processor(args: ModelConfig, *, image_aspect: str = "pad", template
     if isinstance(base, str) and adapter_base(base) is not None:
         raise ModelError(f"{base!r} is an adapter; train from its base, or merge it first")
     config, processor = _describe(base, None)
+    if isinstance(args, AssemblyConfig) and args.mm_use_im_start_end:
+        add_frame(processor.tokenizer)
+        if len(processor.tokenizer) > config.text_config.vocab_size:
+            raise ModelError(
+                f"--mm_use_im_start_end: the vocabulary of {base!r} has no two rows to spare; leave it out"
+            )
     if isinstance(args, AssemblyConfig) and args.pretrained_projector is not None:
         read_projector(args.pretrained_projector, config)
     return prepare_processor(processor, config, image_aspect=image_aspect, template=template)

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from examples import MIXED, dataset
+from examples import MIXED
 from parts import save_language_model, save_vision_tower
 from safetensors.torch import load_file
+from short_training import train_briefly
 from transformers import LlavaProcessor
 
 from hf_llava_vqa import prompts
@@ -16,13 +17,11 @@ from hf_llava_vqa.errors import ModelError
 from hf_llava_vqa.generation import answer_questions
 from hf_llava_vqa.generation.questions import prompt_trees
 from hf_llava_vqa.models import load_model
-from hf_llava_vqa.models.adapters import lora_config
 from hf_llava_vqa.models.assembling import AssemblyConfig
 from hf_llava_vqa.models.loading import training_model, training_processor
 from hf_llava_vqa.models.projectors import PROJECTORS
 from hf_llava_vqa.models.projectors.files import projector_shapes
 from hf_llava_vqa.models.trainable import VqaModelConfig
-from hf_llava_vqa.training import VqaConfig, VqaTrainer
 
 
 @pytest.fixture(scope="module", params=PROJECTORS)
@@ -41,28 +40,9 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return args, folder / "adapter"
 
 
-def train(args: AssemblyConfig, output: Path) -> None:
-    processor = training_processor(args)
-    trainer = VqaTrainer(
-        training_model(args),
-        VqaConfig(
-            output_dir=str(output),
-            per_device_train_batch_size=2,
-            learning_rate=0.02,
-            max_steps=6,
-            use_cpu=True,
-            bf16=False,
-            save_strategy="steps",
-            save_steps=6,
-            report_to="none",
-            disable_tqdm=True,
-        ),
-        train_dataset=dataset(MIXED[1:]),
-        processing_class=processor,
-        peft_config=lora_config(args, processor.tokenizer),
-    )
-    trainer.train()
-    trainer.save_model()
+def train(args: VqaModelConfig, output: Path) -> None:
+    settings = {"per_device_train_batch_size": 2, "save_strategy": "steps", "save_steps": 6}
+    train_briefly(args, MIXED[1:], output, learning_rate=0.02, max_steps=6, **settings)
 
 
 def answers(model: Any, processor: LlavaProcessor) -> list[tuple[str, str]]:

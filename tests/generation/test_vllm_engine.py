@@ -18,6 +18,7 @@ from transformers import AutoProcessor, LlavaConfig, LlavaForConditionalGenerati
 from hf_llava_vqa.errors import ConfigError, ImageError, ModelError
 from hf_llava_vqa.generation import VLLM_BATCH, answer_questions, load_vllm
 from hf_llava_vqa.models import load_model
+from hf_llava_vqa.models.projectors import LlavaPrototypeConfig
 
 NEW_TOKENS = 6
 IMAGE_TOKENS = 4
@@ -127,10 +128,10 @@ def test_models_that_vllm_cannot_answer_with(merged: Path, tmp_path: Path) -> No
     )
     with pytest.raises(ModelError, match="is an adapter; the engine vllm needs it merged into its base"):
         load_vllm(str(tmp_path / "adapter"))
-    config = LlavaConfig.from_pretrained(merged)
-    config.projector_hidden_act = "prototype"
+    stock = LlavaConfig.from_pretrained(merged)
+    config = LlavaPrototypeConfig(text_config=stock.text_config, vision_config=stock.vision_config)
     config.save_pretrained(tmp_path / "prototype")
-    with pytest.raises(ModelError, match="has a prototype projector, which vllm does not know"):
+    with pytest.raises(ModelError, match="is a llava_prototype model, which vllm does not know"):
         load_vllm(str(tmp_path / "prototype"))
 
 

@@ -14,11 +14,9 @@ from hf_llava_vqa.augmentation import AUGMENTATIONS
 from hf_llava_vqa.bad_images import ON_BAD_IMAGE
 from hf_llava_vqa.data.prepared.folders import is_on_hub
 from hf_llava_vqa.errors import ConfigError
+from hf_llava_vqa.models.attention import mask_for
 from hf_llava_vqa.models.processors import IMAGE_ASPECTS
 from hf_llava_vqa.prompts import TEMPLATES
-
-# Backends that see the tree mask as it is; flash-attn takes no mask, and eager adds a bool mask as numbers.
-MASKED_ATTENTION = ("sdpa",)
 
 
 @dataclass
@@ -185,13 +183,27 @@ def check_run(data_args: DataArguments, config: VqaConfig, model_args: ModelConf
             raise ConfigError(f"--data_dir {folder}: no such folder")
     if config.eval_strategy != "no" and data_args.eval_split is None:
         raise ConfigError(f"--eval_strategy {config.eval_strategy.value} needs --eval_split, the split to evaluate on")
-    check_attention(model_args.attn_implementation)
+    check_attention(model_args.attn_implementation or "sdpa", config)
+    if model_args.attn_implementation == "flex_attention" and config.device.type == "cpu":
+        raise ConfigError("--attn_implementation flex_attention cannot train on a CPU; use sdpa")
 
 
-def check_attention(implementation: str | None) -> None:
-    """Raise `ConfigError` for an attention backend that would not honour the tree mask."""
-    if implementation is not None and implementation not in MASKED_ATTENTION:
+def check_attention(implementation: str, config: VqaConfig) -> str:
+    """The collator's `mask` for an attention backend.
+
+    Raises:
+        ConfigError: the backend would not keep the branches of this run's image trees apart.
+    """
+    mask = mask_for(implementation)
+    if mask is None:
         raise ConfigError(
             f"--attn_implementation {implementation} does not honour the mask that keeps branches apart; "
-            f"use {' or '.join(MASKED_ATTENTION)}"
+            "use sdpa or flex_attention"
         )
+    one_answer = config.max_questions_per_row == 1 and config.answer_target in ("majority", "sample")
+    if mask == "varlen" and not one_answer:
+        raise ConfigError(
+            f"--attn_implementation {implementation} takes no mask to keep branches apart: train without branches "
+            "(--max_questions_per_row 1 and --answer_target majority or sample), or use sdpa or flex_attention"
+        )
+    return mask

@@ -192,7 +192,7 @@ def check_attention(implementation: str, config: VqaConfig) -> str:
     """The collator's `mask` for an attention backend.
 
     Raises:
-        ConfigError: the backend would not keep the branches of this run's image trees apart.
+        ConfigError: the backend would not keep the branches of this run's image trees apart, or cannot be compiled.
     """
     mask = mask_for(implementation)
     if mask is None:
@@ -205,5 +205,10 @@ def check_attention(implementation: str, config: VqaConfig) -> str:
         raise ConfigError(
             f"--attn_implementation {implementation} takes no mask to keep branches apart: train without branches "
             "(--max_questions_per_row 1 and --answer_target majority or sample), or use sdpa or flex_attention"
+        )
+    if mask != "compact" and config.torch_compile:
+        raise ConfigError(
+            f"--torch_compile: leave it off with --attn_implementation {implementation}, which brings a kernel of its "
+            "own, or use sdpa"
         )
     return mask

@@ -169,6 +169,14 @@ def test_flex_attention_refuses_attention_dropout(tiny_llava: Path, build: Calla
         )
 
 
+@BACKENDS
+def test_the_model_is_not_compiled_around_their_kernels(
+    build: Callable[..., VqaTrainer], attention: str, options: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigError, match=f"--torch_compile: leave it off with --attn_implementation {attention}"):
+        build(attention, torch_compile=True, **options)
+
+
 @pytest.mark.parametrize("options", [{"max_questions_per_row": 2}, {"answer_target": "votes"}], ids=str)
 def test_flash_attention_refuses_branches(build: Callable[..., VqaTrainer], options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"flash_reference takes no mask to keep branches apart.*or use sdpa"):

@@ -58,17 +58,24 @@ def training_processor(args: ModelConfig, *, image_aspect: str = "pad", template
 
 
 def training_model(args: ModelConfig) -> LlavaForConditionalGeneration:
-    """The base that TRL's model flags name, quantised if they say so, with its vision tower frozen."""
+    """The base that TRL's model flags name, quantised if they say so, with its vision tower frozen.
+
+    Raises:
+        ModelError: a flag that needs a package which is not installed (flash-attn, bitsandbytes).
+    """
     quantization = get_quantization_config(args)
     if quantization is not None:  # as LLaVA does: the projector stays in 16 bits, and so does the small tower
         quantization.llm_int8_skip_modules = ["multi_modal_projector", "vision_tower", "lm_head"]
-    model = LlavaForConditionalGeneration.from_pretrained(
-        args.model_name_or_path,
-        revision=args.model_revision,
-        dtype=args.dtype,
-        attn_implementation=args.attn_implementation,
-        quantization_config=quantization,
-    )
+    try:
+        model = LlavaForConditionalGeneration.from_pretrained(
+            args.model_name_or_path,
+            revision=args.model_revision,
+            dtype=args.dtype,
+            attn_implementation=args.attn_implementation,
+            quantization_config=quantization,
+        )
+    except ImportError as error:
+        raise ModelError(f"{_first_line(error)}; install it, or leave out the flag that needs it") from error
     model.model.vision_tower.requires_grad_(False)
     return model
 

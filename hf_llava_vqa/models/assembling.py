@@ -148,7 +148,12 @@ def add_frame(tokenizer: PreTrainedTokenizerBase) -> None:
 
 def assembled_config(assembly: Assembly, tokenizer: PreTrainedTokenizerBase) -> LlavaConfig:
     """The configuration of the whole; patch features come from the tower's last layer but one, as in LLaVA."""
-    text, vision = _text_config(assembly), _vision_config(assembly)
+    return joined_config(assembly, _text_config(assembly), tokenizer)
+
+
+def joined_config(assembly: Assembly, text: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> LlavaConfig:
+    """`assembled_config` around the configuration of a language model that has no folder of its own."""
+    vision = _vision_config(assembly)
     if len(tokenizer) > text.vocab_size:
         text.vocab_size = -(-len(tokenizer) // ROWS) * ROWS
     text.pad_token_id = tokenizer.pad_token_id
@@ -192,7 +197,7 @@ def assemble(
     config = assembled_config(assembly, processor.tokenizer)
     given = {} if pretrained_projector is None else read_projector(pretrained_projector, config)
     state = {f"model.multi_modal_projector.{name}": value for name, value in given.items()}
-    state |= _vision_state(assembly, kwargs.get("dtype"))
+    state |= vision_state(assembly, kwargs.get("dtype"))
     state |= _language_state(assembly, config.text_config.vocab_size, kwargs.get("dtype"))
     model_class = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
     with torch.random.fork_rng(devices=[]):
@@ -206,7 +211,7 @@ def assemble(
             f"{assembly.language_model!r} and {assembly.vision_tower!r} do not make a LLaVA: no match for "
             f"{', '.join(map(str, unfit[:3]))}"
         )
-    model.generation_config = _generation_config(processor.tokenizer)
+    model.generation_config = generation_config(processor.tokenizer)
     model.assembly = assembly
     return model
 
@@ -215,7 +220,12 @@ def save_assembly(model: LlavaForConditionalGeneration, folder: str | Path) -> N
     """Write what `model` was assembled from beside its adapter, whose base has no name; nothing for other models."""
     assembly = getattr(model, "assembly", None)
     if assembly is not None:
-        Path(folder, ASSEMBLY_FILE).write_text(json.dumps(asdict(assembly), indent=2) + "\n")
+        write_assembly(assembly, folder)
+
+
+def write_assembly(assembly: Assembly, folder: str | Path) -> None:
+    """Write what an adapter's base is made of."""
+    Path(folder, ASSEMBLY_FILE).write_text(json.dumps(asdict(assembly), indent=2) + "\n")
 
 
 def read_assembly(file: str | Path) -> Assembly:
@@ -251,7 +261,8 @@ def _vision_config(assembly: Assembly) -> CLIPVisionConfig:
     return config
 
 
-def _vision_state(assembly: Assembly, dtype: Any) -> dict[str, Tensor]:
+def vision_state(assembly: Assembly, dtype: Any) -> dict[str, Tensor]:
+    """The tower's weights under the names they have in a LLaVA."""
     tower = _load(CLIPVisionModel, assembly.vision_tower, dtype=dtype)
     return {f"model.vision_tower.{name}": value for name, value in tower.state_dict().items()}
 
@@ -260,13 +271,17 @@ def _language_state(assembly: Assembly, rows: int, dtype: Any) -> dict[str, Tens
     """The language model's weights under the names they have in a LLaVA, its vocabulary grown to `rows`."""
     model = _load(AutoModelForCausalLM, assembly.language_model, dtype=dtype)
     for embeddings in (model.get_input_embeddings(), model.get_output_embeddings()):
-        weight = embeddings.weight.data
-        mean = weight.float().mean(0, keepdim=True).to(weight.dtype)
-        embeddings.weight.data = torch.cat([weight, mean.expand(rows - len(weight), -1)])
+        embeddings.weight.data = grown(embeddings.weight.data, rows)
     return {
         f"model.language_model.{name.removeprefix('model.')}" if name.startswith("model.") else name: value
         for name, value in model.state_dict().items()
     }
+
+
+def grown(weight: Tensor, rows: int) -> Tensor:
+    """Embeddings [V, H] with rows appended, each the mean of those there are: [rows, H]."""
+    mean = weight.float().mean(0, keepdim=True).to(weight.dtype)
+    return torch.cat([weight, mean.expand(rows - len(weight), -1)])
 
 
 def _add_tokens(tokenizer: PreTrainedTokenizerBase, *tokens: str) -> None:
@@ -274,7 +289,8 @@ def _add_tokens(tokenizer: PreTrainedTokenizerBase, *tokens: str) -> None:
     tokenizer.add_tokens(added, special_tokens=True)
 
 
-def _generation_config(tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
+def generation_config(tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
+    """How a LLaVA with this tokenizer begins, ends and pads."""
     return GenerationConfig(
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )

@@ -14,6 +14,7 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
+    PreTrainedConfig,
 )
 from transformers.utils import cached_file
 from trl import ModelConfig, get_quantization_config
@@ -33,6 +34,7 @@ from hf_llava_vqa.models.processors import prepare_processor
 from hf_llava_vqa.models.projectors.files import read_projector
 
 ADAPTER_FILE = "adapter_config.json"
+ORIGINAL_KEY = "mm_vision_tower"  # LLaVA's own code names a tower where transformers has its configuration
 _COPY_AGAIN = "copy the adapter again, with all its files"
 
 
@@ -59,7 +61,7 @@ def load_model(
     base = adapter_base(path)
     if base is not None:
         check_adapter_weights(path)
-    config, processor = _describe(base or path, path)
+    config, processor = describe(base or path, path)
     processor = prepare_processor(processor, config, image_aspect=image_aspect, template=template)
     model = _model(base or path, processor, **kwargs)
     if base is not None:
@@ -77,7 +79,7 @@ def training_processor(args: ModelConfig, *, image_aspect: str = "pad", template
     base = _base(args)
     if isinstance(base, str) and adapter_base(base) is not None:
         raise ModelError(f"{base!r} is an adapter; train from its base, or merge it first")
-    config, processor = _describe(base, None)
+    config, processor = describe(base)
     if isinstance(args, AssemblyConfig) and args.mm_use_im_start_end:
         add_frame(processor.tokenizer)
         if len(processor.tokenizer) > config.text_config.vocab_size:
@@ -150,6 +152,8 @@ def check_adapter_weights(path: str) -> None:
 def llava_config(path: str) -> LlavaConfig:
     """The configuration at `path`; raises `ModelError` unless it is a LLaVA's, with whichever projector."""
     try:
+        if ORIGINAL_KEY in PreTrainedConfig.get_config_dict(path)[0]:
+            raise ModelError(f"{path!r} is a checkpoint of LLaVA's own code; scripts/convert_checkpoint.py converts it")
         config = AutoConfig.from_pretrained(path)
     except (OSError, ValueError) as error:
         raise ModelError(f"cannot load a model from {path!r}: {_first_line(error)}; {_remedy(path)}") from error
@@ -173,17 +177,17 @@ def load_processor(path: str) -> LlavaProcessor:
     return processor
 
 
-def _base(args: ModelConfig) -> str | Assembly:
-    assembly = args.assembly if isinstance(args, AssemblyConfig) else None
-    return args.model_name_or_path if assembly is None else assembly
-
-
-def _describe(base: str | Assembly, saved: str | None) -> tuple[LlavaConfig, LlavaProcessor]:
-    """A base's configuration, and the processor that was saved at a path or, without one, comes with the parts."""
+def describe(base: str | Assembly, saved: str | None = None) -> tuple[LlavaConfig, LlavaProcessor]:
+    """A base's configuration, and the processor that was saved at a path or, without one, comes with the base."""
     if isinstance(base, str):
         return llava_config(base), load_processor(saved or base)
     processor = assembled_processor(base) if saved is None else load_processor(saved)
     return assembled_config(base, processor.tokenizer), processor
+
+
+def _base(args: ModelConfig) -> str | Assembly:
+    assembly = args.assembly if isinstance(args, AssemblyConfig) else None
+    return args.model_name_or_path if assembly is None else assembly
 
 
 def _model(base: str | Assembly, processor: LlavaProcessor, **kwargs: Any) -> LlavaForConditionalGeneration:

@@ -112,13 +112,17 @@ class Assembly:
             raise ConfigError(f"unknown --projector {self.projector!r}; use one of: {', '.join(PROJECTORS)}")
 
 
-def assembled_processor(assembly: Assembly) -> LlavaProcessor:
+def assembled_processor(assembly: Assembly, text: PreTrainedConfig | None = None) -> LlavaProcessor:
     """The language model's tokenizer with `<image>` and a pad token of its own, and the tower's image processor.
+
+    Args:
+        assembly: the parts.
+        text: configuration of the language model, where its folder has none of its own.
 
     Raises:
         ModelError: a part that cannot be found, or a tokenizer without the `</s>` that ends an answer.
     """
-    tokenizer = _load(AutoTokenizer, assembly.language_model)
+    tokenizer = _load(AutoTokenizer, assembly.language_model, config=text)
     if tokenizer.eos_token != prompts.V1.end_of_turn:
         raise ModelError(
             f"the tokenizer of {assembly.language_model!r} ends texts with {tokenizer.eos_token!r}; the templates need "
@@ -152,7 +156,7 @@ def assembled_config(assembly: Assembly, tokenizer: PreTrainedTokenizerBase) -> 
 
 
 def joined_config(assembly: Assembly, text: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> LlavaConfig:
-    """`assembled_config` around the configuration of a language model that has no folder of its own."""
+    """`assembled_config` around a language model's configuration, where its folder has none of its own."""
     vision = _vision_config(assembly)
     if len(tokenizer) > text.vocab_size:
         text.vocab_size = -(-len(tokenizer) // ROWS) * ROWS

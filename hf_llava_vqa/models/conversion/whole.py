@@ -31,7 +31,7 @@ def model_to_ours(source: Path, out: Path, *, vision_tower: str | None = None) -
     kind, aspect = layout.original_settings(content, source / CONFIG_FILE)
     text = layout.text_config(content, source / CONFIG_FILE)
     assembly = Assembly(str(source), vision_tower or content[ORIGINAL_KEY], kind)
-    processor, rows = assembled_processor(assembly), text.vocab_size
+    processor, rows = assembled_processor(assembly, text), text.vocab_size
     config = joined_config(assembly, text, processor.tokenizer)
     if config.image_token_id != rows:
         raise ModelError(

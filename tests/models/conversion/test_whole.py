@@ -85,6 +85,19 @@ def test_16_bits_stay_16_bits(tmp_path: Path) -> None:
     assert_equal(load_file(tmp_path / "back" / "model.safetensors"), halves)
 
 
+def test_sq_llavas_projector_in_a_whole_model(tmp_path: Path) -> None:
+    cluster = load_file(GOLDEN / "cluster_projector" / "cluster_n16.safetensors")
+    others = {name: value for name, value in original_tensors().items() if ".mm_projector." not in name}
+    folder = changed(tmp_path / "original", lambda _: others | cluster, mm_projector_type="cluster", model_type="llava")
+    to_ours(folder, tmp_path / "ours", vision_tower=str(TOWER))
+    model, _ = load_model(str(tmp_path / "ours"))
+    assert type(model).__name__ == "LlavaPrototypeForConditionalGeneration"
+    assert torch.equal(model.model.multi_modal_projector.key.weight, cluster["model.mm_projector.v.weight"])
+    to_original(tmp_path / "ours", tmp_path / "back", vision_tower="clip-tiny")
+    unused = {"model.mm_projector.ln_1.weight": torch.ones(32), "model.mm_projector.ln_1.bias": torch.zeros(32)}
+    assert_equal(load_file(tmp_path / "back" / "model.safetensors"), others | cluster | unused)
+
+
 # What is refused, in one line
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from huggingface_hub.errors import HfHubHTTPError
 from peft import PeftConfig, PeftModel
-from peft.utils import SAFETENSORS_WEIGHTS_NAME
+from peft.utils import SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
 from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
@@ -35,6 +35,7 @@ from hf_llava_vqa.models.projectors.files import read_projector
 
 ADAPTER_FILE = "adapter_config.json"
 ORIGINAL_KEY = "mm_vision_tower"  # LLaVA's own code names a tower where transformers has its configuration
+_CONVERT = "scripts/convert_checkpoint.py converts what LLaVA's and DoRA's own code saved"
 _COPY_AGAIN = "copy the adapter again, with all its files"
 
 
@@ -125,7 +126,10 @@ def adapter_base(path: str) -> str | Assembly | None:
     assembly = _find_file(path, ASSEMBLY_FILE)
     if assembly is not None:
         return read_assembly(assembly)
-    base = PeftConfig.from_pretrained(path).base_model_name_or_path
+    try:
+        base = PeftConfig.from_pretrained(path).base_model_name_or_path
+    except KeyError as error:  # DoRA's own code calls its adapters DORA
+        raise ModelError(f"{path}: PEFT has no adapters of type {error}; {_CONVERT}") from error
     if not base:
         raise ModelError(f"{path}/{ADAPTER_FILE} names no base model; set its base_model_name_or_path")
     return base
@@ -137,6 +141,10 @@ def check_adapter_weights(path: str) -> None:
     PEFT would put the base's in their place, with no more than a warning.
     """
     file = cached_file(path, SAFETENSORS_WEIGHTS_NAME, _raise_exceptions_for_missing_entries=False)
+    if file is None and _find_file(path, WEIGHTS_NAME) is not None:
+        raise ModelError(
+            f"{path} is a pickled adapter; scripts/convert_checkpoint.py converts those of LLaVA's own code"
+        )
     if file is None:
         raise ModelError(f"{path}: no {SAFETENSORS_WEIGHTS_NAME} beside {ADAPTER_FILE}; {_COPY_AGAIN}")
     try:
@@ -153,7 +161,7 @@ def llava_config(path: str) -> LlavaConfig:
     """The configuration at `path`; raises `ModelError` unless it is a LLaVA's, with whichever projector."""
     try:
         if ORIGINAL_KEY in PreTrainedConfig.get_config_dict(path)[0]:
-            raise ModelError(f"{path!r} is a checkpoint of LLaVA's own code; scripts/convert_checkpoint.py converts it")
+            raise ModelError(f"{path!r} has the layout of LLaVA's own code; {_CONVERT}")
         config = AutoConfig.from_pretrained(path)
     except (OSError, ValueError) as error:
         raise ModelError(f"cannot load a model from {path!r}: {_first_line(error)}; {_remedy(path)}") from error

@@ -80,7 +80,7 @@ def adapter_to_original(source: Path, out: Path, base: str | Assembly, *, vision
     _refuse_foreign(_without_our_own(peft_config), source)
     tensors = dict(TensorFiles([source / SAFETENSORS_WEIGHTS_NAME], _module_name).read())
     _check(source, tensors, config, peft_config)
-    content = layout.original_config(config, processor, vision_tower)
+    content = layout.original_config(config, processor, source, vision_tower)
     projector = original_projector(_within(tensors, _OUR_PROJECTOR), layout.projector_kind(config))
     language, tower = _within(tensors, _LANGUAGE), _within(tensors, _OUR_TOWER)
     out.mkdir(parents=True, exist_ok=True)

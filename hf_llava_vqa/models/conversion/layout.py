@@ -78,26 +78,28 @@ def text_config(config: Mapping[str, Any], file: Path) -> PreTrainedConfig:
     )
 
 
-def original_config(config: LlavaConfig, processor: LlavaProcessor, vision_tower: str) -> dict[str, Any]:
-    """The configuration that LLaVA's own code reads."""
+def original_config(config: LlavaConfig, processor: LlavaProcessor, source: Path, vision_tower: str) -> dict[str, Any]:
+    """The configuration that LLaVA's own code reads; raises `ModelError` for parts that it has not."""
     text = config.text_config.to_dict()
     kinds = {kind: name for name, kind in LANGUAGE_MODELS.items()}  # the last: what today's code writes
     projectors = {ours: theirs for theirs, ours in PROJECTOR_TYPES.items()}
     kind = projector_kind(config)
     if text["model_type"] not in kinds or kind not in projectors:
         raise ModelError(
-            f"a {text['model_type']!r} language model with a projector {kind!r} is nothing that LLaVA's own code loads"
+            f"{source}: LLaVA's own code has no {text['model_type']!r} language model with a projector {kind!r}; "
+            f"it has {', '.join(kinds)} with {', '.join(projectors)}"
         )
     rope = text.pop("rope_parameters")
     theta = rope.pop("rope_theta")
-    kept = {name: value for name, value in text.items() if value is not None and not name.startswith("_")}
+    scaling = {"type": rope.pop("rope_type")} | rope
+    kept = {name: value for name, value in text.items() if value is not None and name not in ("_name_or_path", "dtype")}
     return kept | {
         "architectures": ["LlavaMistralForCausalLM" if text["model_type"] == "mistral" else "LlavaLlamaForCausalLM"],
         "model_type": kinds[text["model_type"]],
-        "vocab_size": original_rows(config, processor),
+        "vocab_size": original_rows(config, processor, source),
         "pad_token_id": processor.tokenizer.unk_token_id,
         "rope_theta": theta,
-        "rope_scaling": None if rope["rope_type"] == "default" else rope | {"type": rope["rope_type"]},
+        "rope_scaling": None if scaling["type"] == "default" else scaling,
         "torch_dtype": str(config.dtype or torch.float16).removeprefix("torch."),
         "image_aspect_ratio": "pad" if getattr(processor.image_processor, "do_pad", False) else "square",
         "mm_hidden_size": config.vision_config.hidden_size,
@@ -111,14 +113,14 @@ def original_config(config: LlavaConfig, processor: LlavaProcessor, vision_tower
     }
 
 
-def original_rows(config: LlavaConfig, processor: LlavaProcessor) -> int:
+def original_rows(config: LlavaConfig, processor: LlavaProcessor, source: Path) -> int:
     """How many rows the vocabulary has in the original layout, which has no `<image>` and nothing behind it."""
     image, pad = config.image_token_id, processor.tokenizer.pad_token
     behind = sorted(token for token, index in processor.tokenizer.get_vocab().items() if index > image and token != pad)
     if behind:
         raise ModelError(
-            f"the tokens {', '.join(behind)} come behind {prompts.IMAGE_TOKEN}, where the original layout has none; "
-            "only models without them can be converted back"
+            f"{source}: the tokens {', '.join(behind)} come behind {prompts.IMAGE_TOKEN}, where the original layout "
+            "has none; only models without them can be converted back"
         )
     return image
 

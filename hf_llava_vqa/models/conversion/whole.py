@@ -43,8 +43,8 @@ def model_to_ours(source: Path, out: Path, *, vision_tower: str | None = None) -
     projector = fitted_projector(projector, config, source)
     tower = {} if any(name.startswith(TOWER) for name in files.shapes) else vision_state(assembly, None)
     _check_original(source, files, layout.model_shapes(config), rows, tower.keys())
-
     config.dtype = _dtype(files)
+    config.architectures = [MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)].__name__]
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
         for name, value in files.read(but=PROJECTOR):
@@ -52,20 +52,16 @@ def model_to_ours(source: Path, out: Path, *, vision_tower: str | None = None) -
         yield from ((PROJECTOR + name, value) for name, value in projector.items())
         yield from ((name, value.to(config.dtype)) for name, value in tower.items())
 
-    config.architectures = [MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)].__name__]
     write_shards(out, tensors(), total=len(files.shapes) + len(tower))
-    for part in (
-        config,
-        generation_config(processor.tokenizer),
-        prepare_processor(processor, config, image_aspect=aspect),
-    ):
+    processor = prepare_processor(processor, config, image_aspect=aspect)
+    for part in (config, generation_config(processor.tokenizer), processor):
         part.save_pretrained(out)
 
 
 def model_to_original(source: Path, out: Path, *, vision_tower: str) -> None:
     """Write weights and configuration, which names the tower; the tokenizer is the language model's own."""
     config, processor = describe(str(source))
-    content = layout.original_config(config, processor, vision_tower)
+    content = layout.original_config(config, processor, source, vision_tower)
     files = TensorFiles(weight_files(source), layout.module_name)
     layout.check_fit(source, files.shapes, layout.model_shapes(config))
     projector = {name.removeprefix(PROJECTOR): value for name, value in files.read(PROJECTOR)}

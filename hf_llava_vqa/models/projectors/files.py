@@ -74,13 +74,7 @@ def fitted_projector(tensors: Mapping[str, Tensor], config: LlavaConfig, file: P
 
 
 def original_projector(weights: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
-    """The inverse of `fitted_projector`, with SQ-LLaVA's unused layer as its code initialises it.
-
-    Raises:
-        ModelError: LLaVA's and SQ-LLaVA's code have no projector of this kind.
-    """
-    if kind not in ORIGINAL_NAMES:
-        raise ModelError(f"the originals have no projector {kind!r}; theirs are {', '.join(ORIGINAL_NAMES)}")
+    """The inverse of `fitted_projector`, with SQ-LLaVA's unused layer as its code initialises it."""
     tensors = {_renamed(name, ORIGINAL_NAMES[kind]): value for name, value in weights.items()}
     if kind == "prototype":
         template = weights["value.bias"]

@@ -282,6 +282,14 @@ def whole(original: Path, folder: Path, base: Path) -> Any:
     return (lambda *args, **flags: to_ours(*args, model_name_or_path=str(base), **flags), original, folder / "o")
 
 
+def test_loading_an_original_says_what_to_do(both: tuple[str, Path, Path]) -> None:
+    _, original, _ = both
+    with pytest.raises(
+        ModelError, match=r"(pickled adapter is not loaded|type 'DORA'); scripts/convert_checkpoint\.py"
+    ):
+        load_model(str(original))
+
+
 def test_what_is_converted_already(both: tuple[str, Path, Path], tmp_path: Path) -> None:
     _, original, ours = both
     refused("is in our layout already; load_model and the recipes take it as it is", to_ours, ours, tmp_path / "o")
@@ -290,3 +298,21 @@ def test_what_is_converted_already(both: tuple[str, Path, Path], tmp_path: Path)
     refused("is a projector without its configuration; give the folder", to_original, file, tmp_path / "o")
     (tmp_path / "empty").mkdir()
     refused("no mm_projector.bin in .*empty; give the file of a projector", to_ours, tmp_path / "empty", tmp_path / "o")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"use_rslora": True}, "use_rslora as set there has no counterpart"),
+        ({"rank_pattern": {"q_proj": 2}}, "rank_pattern as set there has no counterpart"),
+        ({"modules_to_save": ["lm_head"]}, "modules_to_save as set there has no counterpart"),
+    ],
+)
+def test_settings_that_the_originals_have_not(
+    both: tuple[str, Path, Path], change: Any, message: str, tmp_path: Path
+) -> None:
+    _, _, ours = both
+    shutil.copytree(ours, tmp_path / "changed")
+    config = json.loads((ours / "adapter_config.json").read_text())
+    (tmp_path / "changed" / "adapter_config.json").write_text(json.dumps(config | change))
+    refused(message, to_original, tmp_path / "changed", tmp_path / "o")

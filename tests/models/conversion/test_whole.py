@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import torch
 from originals import GOLDEN, TOWER, original_model, original_tensors
-from parts import save_vision_tower
+from parts import save_language_model, save_vision_tower
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hf_llava_vqa.errors import ConfigError, ModelError, VqaError
 from hf_llava_vqa.models import load_model
+from hf_llava_vqa.models.assembling import Assembly, assemble, assembled_processor
 from hf_llava_vqa.models.conversion import to_original, to_ours
 
 ROWS = 2000
@@ -83,6 +84,16 @@ def test_16_bits_stay_16_bits(tmp_path: Path) -> None:
     assert load_model(str(tmp_path / "ours"))[0].dtype == torch.float16
     to_original(tmp_path / "ours", tmp_path / "back", vision_tower="clip-tiny")
     assert_equal(load_file(tmp_path / "back" / "model.safetensors"), halves)
+
+
+def test_stretched_positions(tmp_path: Path) -> None:
+    scaling = {"rope_theta": 5e5, "rope_scaling": {"type": "linear", "factor": 2.0}}
+    to_ours(changed(tmp_path / "original", **scaling), tmp_path / "ours", vision_tower=str(TOWER))
+    rope = load_model(str(tmp_path / "ours"))[0].config.text_config.rope_parameters
+    assert (rope["rope_theta"], rope["rope_type"], rope["factor"]) == (5e5, "linear", 2.0)
+    to_original(tmp_path / "ours", tmp_path / "back", vision_tower="clip-tiny")
+    after = json.loads((tmp_path / "back" / "config.json").read_text())
+    assert {name: after[name] for name in scaling} == scaling
 
 
 def test_sq_llavas_projector_in_a_whole_model(tmp_path: Path) -> None:
@@ -219,7 +230,7 @@ def changed_type(folder: Path) -> Path:
 @pytest.mark.parametrize("model_type", ["llava", "llava_llama"])
 def test_loading_an_original_says_what_to_do(model_type: str, tmp_path: Path) -> None:
     folder = changed(tmp_path / "original", model_type=model_type)
-    with pytest.raises(ModelError, match=r"LLaVA's own code; scripts/convert_checkpoint\.py converts it"):
+    with pytest.raises(ModelError, match=r"has the layout of LLaVA's own code; scripts/convert_checkpoint\.py conv"):
         load_model(str(folder))
 
 
@@ -228,6 +239,19 @@ def test_flags_that_do_not_go_together(converted: Path, tmp_path: Path) -> None:
     message = "is a whole model; leave out --model_name_or_path and --language_model"
     refused(message, to_ours, original, out, kind=ConfigError, language_model="a")
     refused("--vision_tower is needed: the CLIP that", to_original, converted, out, kind=ConfigError)
+
+
+def test_parts_that_the_originals_have_not(tmp_path: Path) -> None:
+    language, tower = save_language_model(tmp_path / "qwen", "qwen2"), save_vision_tower(tmp_path / "tower")
+    for kind, folder in (("mlp", language), ("soft_prototype", save_language_model(tmp_path / "llama"))):
+        assembly = Assembly(str(folder), str(tower), kind)
+        processor = assembled_processor(assembly)
+        for part in (assemble(assembly, processor), processor):
+            part.save_pretrained(tmp_path / kind)
+        message = (
+            rf"{kind}: LLaVA's own code has no '.*' language model with a projector '{kind}'; it has llama, mistral"
+        )
+        refused(message, to_original, tmp_path / kind, tmp_path / "o", vision_tower="clip-tiny")
 
 
 def test_tokens_that_the_originals_have_no_place_for(converted: Path, tmp_path: Path) -> None:

@@ -142,9 +142,7 @@ def check_adapter_weights(path: str) -> None:
     """
     file = cached_file(path, SAFETENSORS_WEIGHTS_NAME, _raise_exceptions_for_missing_entries=False)
     if file is None and _find_file(path, WEIGHTS_NAME) is not None:
-        raise ModelError(
-            f"{path} is a pickled adapter; scripts/convert_checkpoint.py converts those of LLaVA's own code"
-        )
+        raise ModelError(f"{path}: a pickled adapter is not loaded; {_CONVERT}")
     if file is None:
         raise ModelError(f"{path}: no {SAFETENSORS_WEIGHTS_NAME} beside {ADAPTER_FILE}; {_COPY_AGAIN}")
     try:

@@ -5,7 +5,7 @@ from pathlib import Path
 from hf_llava_vqa.errors import ConfigError, ModelError
 from hf_llava_vqa.models.assembling import Assembly
 from hf_llava_vqa.models.conversion import layout
-from hf_llava_vqa.models.conversion.adapters import adapter_to_original, adapter_to_ours, main_file
+from hf_llava_vqa.models.conversion.adapters import TOKENS, adapter_to_original, adapter_to_ours, main_file
 from hf_llava_vqa.models.conversion.whole import model_to_original, model_to_ours
 from hf_llava_vqa.models.loading import ADAPTER_FILE, ORIGINAL_KEY, adapter_base
 from hf_llava_vqa.models.merging import check_new_folder
@@ -99,6 +99,7 @@ def _base(
                 "--model_name_or_path is a whole LLaVA; leave it out, or --language_model and --vision_tower"
             )
         return model_name_or_path
+    names = tensor_shapes(main_file(source))
     described, adapter = source / layout.CONFIG_FILE, source / ADAPTER_FILE
     if adapter.is_file():
         language_model = language_model or layout.read_json(adapter).get("base_model_name_or_path")
@@ -107,10 +108,10 @@ def _base(
         vision_tower = vision_tower or content.get(ORIGINAL_KEY)
         kind, _ = layout.original_settings(content, described)
     else:
-        kind = original_kind(filter(None, map(name_in_projector, tensor_shapes(main_file(source)))))
+        kind = original_kind(filter(None, map(name_in_projector, names)))
     if not language_model or not vision_tower:
         raise ConfigError(
             f"{source} does not say what it was trained on; give --language_model and --vision_tower, or a converted "
             "LLaVA as --model_name_or_path"
         )
-    return Assembly(language_model, vision_tower, kind)
+    return Assembly(language_model, vision_tower, kind, mm_use_im_start_end=TOKENS in names)

@@ -11,7 +11,7 @@ from peft import LoraConfig, PeftConfig, get_peft_model, get_peft_model_state_di
 from peft.utils import SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import AutoModelForImageTextToText, LlavaConfig
+from transformers import AutoModelForImageTextToText, LlavaConfig, LlavaProcessor
 
 from hf_llava_vqa.errors import ModelError
 from hf_llava_vqa.models.adapters import (
@@ -30,11 +30,15 @@ from hf_llava_vqa.models.processors import prepare_processor
 from hf_llava_vqa.models.projectors.files import fitted_projector, name_in_projector, original_projector
 from hf_llava_vqa.models.tensor_files import TensorFiles
 from hf_llava_vqa.models.trainable import DORA, LORA, LORA_AND_VISION, VqaModelConfig
+from hf_llava_vqa.prompts import FRAME
 
 PROJECTOR_FILE, OTHERS_FILE, VISION_FOLDER = "mm_projector.bin", "non_lora_trainables.bin", "Vit-lora"
 _PEFT = "base_model.model."
 _LANGUAGE, _OUR_PROJECTOR, _OUR_TOWER = f"{_PEFT}model.language_model.", _PEFT + PROJECTOR, _PEFT + TOWER
 _ORIGINAL_TOWER = f"{_PEFT}vision_tower.vision_model."
+_OUR_TOKENS = f"{_LANGUAGE}embed_tokens.token_adapter.trainable_tokens_delta"
+TOKENS = "model.embed_tokens.weight"
+"""Stands beside a projector that was trained with the tokens around pictures, whose rows are the last two."""
 _MAGNITUDE, _ORIGINAL_MAGNITUDE = "lora_magnitude_vector.weight", "weight_m_wdecomp.weight"
 # What PEFT can and the originals do not, or theirs and PEFT cannot.
 _FOREIGN = (
@@ -58,8 +62,9 @@ def adapter_to_ours(source: Path, out: Path, base: str | Assembly) -> None:
     projector = fitted_projector(given, config, source)
     tensors = {name: value.contiguous() for name, value in files.read(but=_OUR_PROJECTOR)}
     tensors |= {name: value.flatten() for name, value in tensors.items() if name.endswith(_MAGNITUDE)}
+    tensors |= {name: value[-len(FRAME) :].clone() for name, value in tensors.items() if name == _OUR_TOKENS}
     tensors |= {_OUR_PROJECTOR + name: value.contiguous() for name, value in projector.items()}
-    peft_config = _peft_config(source)
+    peft_config = _peft_config(source) or projector_adapter(_frame(processor) if _OUR_TOKENS in tensors else None)
     _check(source, tensors, config, peft_config)
     peft_config.base_model_name_or_path = base if isinstance(base, str) else None
     peft_config.save_pretrained(out)
@@ -77,26 +82,22 @@ def adapter_to_original(source: Path, out: Path, base: str | Assembly, *, vision
     config, processor = describe(base, str(source))
     peft_config = PeftConfig.from_pretrained(source)
     peft_config.base_model_name_or_path = base if isinstance(base, str) else base.language_model
-    _refuse_foreign(_without_our_own(peft_config), source)
+    _refuse_foreign(_without_our_own(peft_config, processor), source)
     tensors = dict(TensorFiles([source / SAFETENSORS_WEIGHTS_NAME], _module_name).read())
     _check(source, tensors, config, peft_config)
     content = layout.original_config(config, processor, source, vision_tower)
     projector = original_projector(_within(tensors, _OUR_PROJECTOR), layout.projector_kind(config))
     language, tower = _within(tensors, _LANGUAGE), _within(tensors, _OUR_TOWER)
+    tokens = language.pop(_OUR_TOKENS.removeprefix(_LANGUAGE), None)
+    if language and tokens is not None:
+        _refuse_foreign({"trainable_token_indices": True}, source)
     out.mkdir(parents=True, exist_ok=True)
     layout.write_json(out / CONFIG_FILE, content)
-    if not language:
-        torch.save({f"model.mm_projector.{name}": value for name, value in projector.items()}, out / PROJECTOR_FILE)
+    if language:
+        _write_lora(out, peft_config, language, tower, projector)
         return
-    torch.save({f"{_PEFT}model.mm_projector.{name}": value for name, value in projector.items()}, out / OTHERS_FILE)
-    magnitudes = {name: language.pop(name)[:, None] for name in list(language) if name.endswith(_MAGNITUDE)}
-    language |= {name.replace(_MAGNITUDE, _ORIGINAL_MAGNITUDE): value for name, value in magnitudes.items()}
-    language = {f"{_PEFT}model.{name}": value for name, value in language.items()}
-    _write_peft(out, language, peft_config, peft_config.r, peft_config.lora_alpha)
-    if tower:
-        rank = peft_config.rank_pattern.get(IN_VISION_TOWER, peft_config.r)
-        alpha = peft_config.alpha_pattern.get(IN_VISION_TOWER, peft_config.lora_alpha)
-        _write_peft(out / VISION_FOLDER, {_ORIGINAL_TOWER + n: v for n, v in tower.items()}, peft_config, rank, alpha)
+    projector = {f"model.mm_projector.{name}": value for name, value in projector.items()}
+    torch.save(projector | ({} if tokens is None else {TOKENS: tokens}), out / PROJECTOR_FILE)
 
 
 def main_file(source: Path) -> Path:
@@ -125,6 +126,8 @@ def _present(file: Path, remedy: str) -> Path:
 
 def _our_name(name: str) -> str | None:
     """Where a tensor of any of the originals' files belongs in an adapter of ours."""
+    if name == TOKENS:
+        return _OUR_TOKENS
     if rest := name_in_projector(name):
         return _OUR_PROJECTOR + rest
     name = re.sub(
@@ -143,10 +146,15 @@ def _module_name(name: str) -> str:
     return f"{name}.weight" if name.endswith(_MAGNITUDE.removesuffix(".weight")) else name
 
 
-def _peft_config(source: Path) -> LoraConfig:
-    """The configuration that a training of ours would have given to this adapter."""
+def _frame(processor: LlavaProcessor) -> dict[str, list[int]]:
+    """The tokens around pictures as PEFT's `trainable_token_indices`."""
+    return {"embed_tokens": processor.tokenizer.convert_tokens_to_ids(list(FRAME))}
+
+
+def _peft_config(source: Path) -> LoraConfig | None:
+    """The configuration that a training of ours would have given to an adapter; None for a projector by itself."""
     if source.is_file() or not (source / ADAPTER_FILE).is_file():
-        return projector_adapter()
+        return None
     adapter = layout.read_json(source / ADAPTER_FILE)
     _refuse_foreign(adapter, source)
     targets, kind = adapter.get("target_modules") or [], adapter.get("peft_type")
@@ -173,11 +181,13 @@ def _peft_config(source: Path) -> LoraConfig:
     return lora_config(flags)
 
 
-def _without_our_own(peft_config: LoraConfig) -> dict[str, Any]:
+def _without_our_own(peft_config: LoraConfig, processor: LlavaProcessor) -> dict[str, Any]:
     """The settings of an adapter of ours, but for those that the originals spell otherwise."""
     settings = {name: value for name, value in vars(peft_config).items() if name in _FOREIGN}
     for name in ("rank_pattern", "alpha_pattern"):
         settings[name] = settings[name].keys() - {IN_VISION_TOWER}
+    if settings["trainable_token_indices"] == _frame(processor):
+        settings["trainable_token_indices"] = None
     return settings | {"modules_to_save": set(peft_config.modules_to_save or ()) ^ {PROJECTOR_NAME}}
 
 
@@ -199,6 +209,26 @@ def _check(source: Path, tensors: Mapping[str, Tensor], config: LlavaConfig, pef
 
 def _within(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _write_lora(
+    out: Path,
+    config: LoraConfig,
+    language: dict[str, Tensor],
+    tower: Mapping[str, Tensor],
+    projector: Mapping[str, Tensor],
+) -> None:
+    """The folder that LLaVA's code writes at the end of training, or SQ-LLaVA's, or DoRA's."""
+    torch.save({f"{_PEFT}model.mm_projector.{name}": value for name, value in projector.items()}, out / OTHERS_FILE)
+    magnitudes = {name: language.pop(name)[:, None] for name in list(language) if name.endswith(_MAGNITUDE)}
+    language |= {name.replace(_MAGNITUDE, _ORIGINAL_MAGNITUDE): value for name, value in magnitudes.items()}
+    language = {f"{_PEFT}model.{name}": value for name, value in language.items()}
+    _write_peft(out, language, config, config.r, config.lora_alpha)
+    if tower:
+        rank = config.rank_pattern.get(IN_VISION_TOWER, config.r)
+        alpha = config.alpha_pattern.get(IN_VISION_TOWER, config.lora_alpha)
+        named = {_ORIGINAL_TOWER + name: value for name, value in tower.items()}
+        _write_peft(out / VISION_FOLDER, named, config, rank, alpha)
 
 
 def _write_peft(folder: Path, tensors: Mapping[str, Tensor], config: LoraConfig, rank: int, alpha: float) -> None:

@@ -96,7 +96,7 @@ def original_config(config: LlavaConfig, processor: LlavaProcessor, source: Path
     return kept | {
         "architectures": ["LlavaMistralForCausalLM" if text["model_type"] == "mistral" else "LlavaLlamaForCausalLM"],
         "model_type": kinds[text["model_type"]],
-        "vocab_size": original_rows(config, processor, source),
+        "vocab_size": config.image_token_id,
         "pad_token_id": processor.tokenizer.unk_token_id,
         "rope_theta": theta,
         "rope_scaling": None if scaling["type"] == "default" else scaling,
@@ -113,8 +113,8 @@ def original_config(config: LlavaConfig, processor: LlavaProcessor, source: Path
     }
 
 
-def original_rows(config: LlavaConfig, processor: LlavaProcessor, source: Path) -> int:
-    """How many rows the vocabulary has in the original layout, which has no `<image>` and nothing behind it."""
+def check_last_token(config: LlavaConfig, processor: LlavaProcessor, source: Path) -> None:
+    """Raise `ModelError` unless `<image>` and `<pad>` come last: the original layout has neither, and ends before."""
     image, pad = config.image_token_id, processor.tokenizer.pad_token
     behind = sorted(token for token, index in processor.tokenizer.get_vocab().items() if index > image and token != pad)
     if behind:
@@ -122,7 +122,6 @@ def original_rows(config: LlavaConfig, processor: LlavaProcessor, source: Path) 
             f"{source}: the tokens {', '.join(behind)} come behind {prompts.IMAGE_TOKEN}, where the original layout "
             "has none; only models without them can be converted back"
         )
-    return image
 
 
 def projector_kind(config: LlavaConfig) -> str:

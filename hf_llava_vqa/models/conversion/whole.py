@@ -61,6 +61,7 @@ def model_to_ours(source: Path, out: Path, *, vision_tower: str | None = None) -
 def model_to_original(source: Path, out: Path, *, vision_tower: str) -> None:
     """Write weights and configuration, which names the tower; the tokenizer is the language model's own."""
     config, processor = describe(str(source))
+    layout.check_last_token(config, processor, source)
     content = layout.original_config(config, processor, source, vision_tower)
     files = TensorFiles(weight_files(source), layout.module_name)
     layout.check_fit(source, files.shapes, layout.model_shapes(config))

@@ -18,7 +18,7 @@ from originals import (
     original_projector,
     read_bin,
 )
-from parts import SIDE, save_language_model, save_vision_tower
+from parts import SIDE, language_model_tokenizer, save_language_model, save_vision_tower
 from peft import PeftModel
 from safetensors.torch import load_file
 from short_training import train_briefly
@@ -33,6 +33,7 @@ from hf_llava_vqa.models.projectors.files import read_projector
 from hf_llava_vqa.models.trainable import VqaModelConfig
 
 KINDS = {"lora": "mlp", "dora": "mlp", "sq": "prototype"}
+ROWS = len(language_model_tokenizer())
 FILES = ("adapter_model.bin", "non_lora_trainables.bin", "Vit-lora/adapter_model.bin")
 
 
@@ -182,6 +183,25 @@ def test_a_projector_by_itself(kind: str, ours: str, parts: dict[str, Path], tmp
     to_ours(tmp_path / "back", tmp_path / "again", language_model=named["language_model"])  # its config.json says more
 
 
+def test_a_projector_with_the_tokens_around_pictures(parts: dict[str, Path], tmp_path: Path) -> None:
+    """As Dacon's solution was trained: all embeddings are saved, of which two rows are new."""
+    projector = {f"model.mm_projector.{name}": value for name, value in original_projector("linear").items()}
+    embeddings = {"model.embed_tokens.weight": torch.randn(ROWS + 3, HIDDEN)}
+    torch.save(projector | embeddings, tmp_path / "mm_projector.bin")
+    to_ours(tmp_path / "mm_projector.bin", tmp_path / "ours", **{name: str(folder) for name, folder in parts.items()})
+    model, processor = load_model(str(tmp_path / "ours"), merge=True)
+    ids = processor.tokenizer.convert_tokens_to_ids(["<im_start>", "<im_end>"])
+    assert torch.equal(model.get_input_embeddings().weight[ids], embeddings["model.embed_tokens.weight"][-2:])
+    assert "<im_start><image><im_end>" in processor.chat_template
+    to_original(tmp_path / "ours", tmp_path / "back")
+    back = read_bin(tmp_path / "back" / "mm_projector.bin")
+    assert torch.equal(back.pop("model.embed_tokens.weight"), embeddings["model.embed_tokens.weight"][-2:])
+    assert back.keys() == projector.keys()
+    assert all(torch.equal(back[name], value) for name, value in projector.items())
+    content = json.loads((tmp_path / "back" / "config.json").read_text())
+    assert (content["mm_use_im_start_end"], content["vocab_size"]) == (True, ROWS)
+
+
 def test_an_adapter_of_a_whole_model(tiny_llava: Path, parts: dict[str, Path], tmp_path: Path) -> None:
     projector = {f"model.mm_projector.{name}": value for name, value in original_projector("mlp").items()}
     torch.save(projector, tmp_path / "mm_projector.bin")
@@ -316,3 +336,10 @@ def test_settings_that_the_originals_have_not(
     config = json.loads((ours / "adapter_config.json").read_text())
     (tmp_path / "changed" / "adapter_config.json").write_text(json.dumps(config | change))
     refused(message, to_original, tmp_path / "changed", tmp_path / "o")
+
+
+def test_tokens_around_pictures_beside_lora(parts: dict[str, Path], tmp_path: Path) -> None:
+    named = {name: str(folder) for name, folder in parts.items()}
+    args = VqaModelConfig(trainable="lora", lora_r=2, mm_use_im_start_end=True, dtype="float32", **named)
+    train_briefly(args, MIXED[1:], tmp_path / "trained", max_steps=1)
+    refused("trainable_token_indices as set there has no", to_original, tmp_path / "trained", tmp_path / "o")

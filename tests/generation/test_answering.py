@@ -9,7 +9,7 @@ from examples import MIXED, Loaded, chain, colour, question, record, stock_answe
 
 from hf_llava_vqa import bad_images
 from hf_llava_vqa.errors import ConfigError, ImageError, PromptError
-from hf_llava_vqa.generation import ENGINES, answer_questions, questions
+from hf_llava_vqa.generation import ENGINES, answer_questions, answering, questions
 from hf_llava_vqa.images import open_image
 
 NEW_TOKENS = 6
@@ -52,6 +52,36 @@ def test_an_answer_that_ends_early_counts_its_own_tokens_only(loaded: Loaded, en
     assert (ended["answer"], ended["confidence"]) == ("", pytest.approx(1))
     (unbiased,) = (p for p in answer_questions(*loaded, MIXED, **settings) if p["id"] == other["id"])
     assert other == {**unbiased, "confidence": pytest.approx(unbiased["confidence"], rel=1e-4)}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("answered", range(8))
+def test_an_interrupted_run_goes_on_with_the_batches_it_would_have_made(
+    loaded: Loaded, monkeypatch: pytest.MonkeyPatch, engine: str, answered: int
+) -> None:
+    """Also where one question of a picture is answered and the other is not: they are read together all the same."""
+    settings = {"engine": engine, "batch_size": 2, "max_new_tokens": NEW_TOKENS}
+    straight = list(answer_questions(*loaded, MIXED, known=(), **settings))
+    known = [prediction["id"] for prediction in straight[:answered]]
+    read = []
+
+    def recording(model: Any, processor: Any, trees: Any, **options: Any) -> Any:
+        read.append({dialogue["id"] for tree in trees for dialogue in tree.dialogues})
+        return answer(model, processor, trees, **options)
+
+    name = "decode" if engine == "forest" else "generate"
+    answer = getattr(answering, name)
+    monkeypatch.setattr(answering, name, recording)
+    assert list(answer_questions(*loaded, MIXED, known=known, **settings)) == straight[answered:]
+    assert all(batch - set(known) for batch in read), "no batch is read for nothing"
+
+
+def test_answers_that_go_on_are_those_in_order(loaded: Loaded) -> None:
+    limits = {"batch_size": 2, "max_new_tokens": NEW_TOKENS}
+    as_they_come = {prediction["id"]: prediction for prediction in answer_questions(*loaded, MIXED, known=(), **limits)}
+    in_order = list(answer_questions(*loaded, MIXED, **limits))
+    assert [as_they_come[prediction["id"]] for prediction in in_order] == in_order
+    assert list(as_they_come) != [prediction["id"] for prediction in in_order]
 
 
 def test_a_picture_is_opened_once_a_batch(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,13 @@ PRETRAINED = {
     "pretrain_llava15_13b": ("lmsys/vicuna-13b-v1.5", "mlp"),
     "pretrain_sq_prototype_7b": ("lmsys/vicuna-7b-v1.5", "prototype"),
 }
-IMAGES = {name: images for name, (images, *_) in PUBLISHED.items()} | dict.fromkeys(PRETRAINED, 256)
+# name -> (language model, rank in the tower, epochs); 80 rows are the 128 samples of SQ-LLaVA's step
+SELF_QUESTIONING = {
+    "sq_llava_7b": ("lmsys/vicuna-7b-v1.5", 32, 1),
+    "sq_llava_13b": ("lmsys/vicuna-13b-v1.5", 64, 1.2),
+}
+IMAGES = {name: images for name, (images, *_) in PUBLISHED.items()}
+IMAGES |= dict.fromkeys(PRETRAINED, 256) | dict.fromkeys(SELF_QUESTIONING, 80)
 
 
 def comment_of(name: str) -> str:
@@ -73,6 +79,23 @@ def test_the_first_stage_has_the_published_settings(name: str, tmp_path: Path) -
     assert (model.num_prototypes, model.prototype_iterations) == (256, 2)
     assert (config.template, config.image_aspect, config.learning_rate) == ("plain", "crop", 1e-3)
     assert (config.num_train_epochs, config.lr_scheduler_type, config.weight_decay) == (1, "cosine", 0)
+    assert config.get_warmup_steps(1000) == 30
+
+
+@pytest.mark.parametrize("name", SELF_QUESTIONING)
+def test_self_questioning_has_the_published_settings(name: str, tmp_path: Path) -> None:
+    _, config, model = parse_recipe_args(["--config", str(FOLDER / f"{name}.yaml"), "--data_dir", str(tmp_path)])
+    assert (model.language_model, model.vision_lora_r, config.num_train_epochs) == SELF_QUESTIONING[name]
+    assert (model.trainable, model.projector, model.vision_lora_alpha) == (
+        *("lora+vision", "prototype"),
+        2 * model.vision_lora_r,
+    )
+    assert model.pretrained_projector == f"runs/pretrain_sq_prototype_{name.removeprefix('sq_llava_')}"
+    assert (model.lora_r, model.lora_alpha, model.lora_dropout) == (128, 256, 0.05)
+    rates = (config.learning_rate, config.projector_learning_rate, config.vision_learning_rate)
+    assert rates == (2e-4, 2e-5, 2e-5)
+    assert (config.template, config.self_question_ratio, config.image_aspect) == ("v1_sq", 0.5, "pad")
+    assert (config.lr_scheduler_type, config.weight_decay) == ("cosine", 0)
     assert config.get_warmup_steps(1000) == 30
 
 

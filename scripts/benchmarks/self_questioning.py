@@ -27,9 +27,9 @@ WITHOUT, WITH = "answers only", "self-questioning"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, choices=range(2, 11), default=3, help="trainings a way (default: 3)")
     parser.add_argument("--ratio", type=float, default=0.5, help="share of the questions (default: 0.5)")
-    parser.add_argument("--pictures", type=int, default=128, help="that a seed trains on (default: 128)")
+    parser.add_argument("--pictures", type=int, default=160, help="that a seed trains on (default: 160)")
     parser.add_argument("--held_out", type=int, default=75, help="pictures of four questions (default: 75)")
-    parser.add_argument("--steps", type=int, default=24, help="of 16 pictures each (default: 24)")
+    parser.add_argument("--steps", type=int, default=32, help="of 16 pictures each (default: 32)")
     parser.add_argument(
         "--out",
         type=Path,

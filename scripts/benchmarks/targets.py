@@ -24,12 +24,11 @@ from tqdm.auto import tqdm
 
 from hf_llava_vqa.answers import ANSWER_TARGETS
 from hf_llava_vqa.errors import ConfigError
-from hf_llava_vqa.training import VqaConfig
 from scripts.benchmarks.target_runs import CROWDS, Pictures, accuracy_after, seconds_a_step
 
 PACKAGES = ("hf-llava-vqa", "torch", "transformers", "trl", "peft", "accelerate", "easy-vqa")
-MAJORITY, DEFAULT = "majority", VqaConfig.answer_target
-BASELINES = tuple(dict.fromkeys((MAJORITY, DEFAULT)))
+MAJORITY = "majority"
+BASELINES = (MAJORITY, "votes")  # one answer a question, and all of them by their share
 COMPARISONS = ("equal steps", "equal time")
 HELD_OUT = {"demo": ("demo",), "divided": ("divided", "demo")}  # whose answers a crowd's pupils are held against
 # Quantiles 0.975 of Student's t with 1, 2, ... degrees of freedom.

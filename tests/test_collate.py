@@ -8,6 +8,7 @@ import pytest
 import torch
 from examples import QUESTIONS, chain, colour, png, question, record, records
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
@@ -17,6 +18,7 @@ from hf_llava_vqa.collate import VqaCollator, as_record, image_tokens
 from hf_llava_vqa.errors import ConfigError, ImageError, PromptError, VqaError
 from hf_llava_vqa.images import open_image
 from hf_llava_vqa.models import load_model
+from hf_llava_vqa.reports.inspection.tokens import marked_text
 
 WIDTH = 4  # tokens of one image in the tiny model
 
@@ -82,6 +84,18 @@ def test_answer_target_decides_the_branches(
     batch = collator(answer_target=target)([record("r", [question("q", answers=["Blue.", "red", "red"])])])
     assert processor.tokenizer.decode(batch["labels"][batch["labels"] != -100]) == texts
     assert batch["weights"][batch["labels"] == 2].sum() == pytest.approx(1)
+
+
+def test_confidence_weights_the_answers(collator: Callable[..., VqaCollator], processor: Any) -> None:
+    answers = [{"answer": "red", "answer_confidence": said} for said in ("no", "maybe", "")]
+    answers.append({"answer": "blue", "answer_confidence": "yes"})
+    row = record("r", [question("q", answers=answers)])
+    batch = collator(answer_confidence_weights=[1.0, 0.5, 0.0])([row])
+    assert batch["weights"][batch["labels"] == 2].tolist() == pytest.approx([0.6, 0.4])
+    surest = collator(answer_target="majority", answer_confidence_weights=[1.0, 0.0, 0.0])
+    row["dialogues"][0]["answers"][2]["answer_confidence"] = "maybe"
+    labels = surest([row])["labels"]
+    assert processor.tokenizer.decode(labels[labels != -100]) == "blue</s>"
 
 
 def test_sample_is_drawn_anew_each_epoch(collator: Callable[..., VqaCollator]) -> None:
@@ -218,6 +232,66 @@ def test_augmented_pictures_are_those_of_seed_epoch_and_record(
         collator(augmentation="flip")
 
 
+# Questions of the model's own
+
+
+@settings(max_examples=25)
+@given(rows=records(max_questions=4, max_answers=3), epoch=st.integers(0, 3))
+def test_self_questions_are_added_to_the_answers(
+    collator: Callable[..., VqaCollator], processor: Any, rows: list[dict[str, Any]], epoch: int
+) -> None:
+    asking = {"mask": "compact", "template": "v1_sq"}
+    none, some, every = (collator(**asking, self_question_ratio=ratio) for ratio in (0.0, 0.5, 1.0))
+    for each in (none, some, every):
+        each.epoch = epoch
+    batches = [each(rows) for each in (none, some, every)]
+    answers = [spelt(processor, batch, ~batch["own_questions"]) for batch in batches]
+    assert answers[0] == answers[1] == answers[2]
+    seen = [dialogue for row in rows if row["images"] for dialogue in row["dialogues"]]
+    own = [turn["content"] for dialogue in seen for turn in dialogue["turns"][2::2] + first_of_one(dialogue)]
+    assert set(spelt(processor, batches[2], batches[2]["own_questions"])) == set(own)
+    assert not batches[0]["own_questions"].any()
+    assert (batches[0]["pixel_values"]).equal(batches[2]["pixel_values"])  # no picture is read for a question alone
+    ends = (batches[2]["labels"] == processor.tokenizer.eos_token_id) & batches[2]["own_questions"]
+    assert batches[2]["weights"][ends].sum() == pytest.approx(len(own))  # a question counts once, whatever its answers
+    assert every.for_evaluation()(rows).keys() == batches[0].keys()
+    for name, values in every.for_evaluation()(rows).items():
+        assert torch.equal(values, batches[0][name]) if torch.is_tensor(values) else values == batches[0][name]
+
+
+def spelt(processor: LlavaProcessor, batch: dict[str, Any], which: torch.Tensor) -> list[str]:
+    """The supervised texts of a batch, sorted."""
+    ids = batch["labels"][which & (batch["labels"] != -100)]
+    return sorted(text.strip() for text in processor.tokenizer.decode(ids).split("</s>"))[1:]
+
+
+def first_of_one(dialogue: dict[str, Any]) -> list[prompts.Turn]:
+    """The question of a dialogue that has no other turn."""
+    return dialogue["turns"] if len(dialogue["turns"]) == 1 else []
+
+
+def test_a_single_question_is_asked_from_the_picture(collator: Callable[..., VqaCollator], processor: Any) -> None:
+    row = record("r", [question("q", answers=["red", "blue"])], source="vizwiz", colours=[(1, 2, 3)])
+    tree = collator(template="v1_sq", self_question_ratio=1.0).tree(row, row["dialogues"])
+    asked = tree.input_ids[tree.supervised == prompts.QUESTION]
+    assert processor.tokenizer.decode(asked) == "What is this?</s>"  # without the benchmark's instruction
+    assert (tree.input_ids == processor.image_token_id).sum() == 1
+    lines = marked_text(tree, processor.tokenizer)
+    assert [span["text"] for span in lines[-1]["spans"]] == [" VUSER:", " What is this?</s>"]
+
+
+def test_without_a_picture_nothing_is_asked(collator: Callable[..., VqaCollator]) -> None:
+    rows = [record("r", [question("q"), chain("c", "Hello?", "Hi.", "Why?", "so")])]
+    asking = collator(template="v1_sq", self_question_ratio=1.0, mask="compact")
+    assert not asking(rows)["own_questions"].any()
+
+
+def test_the_batch_of_a_template_without_self_questions_is_as_it_was(collator: Callable[..., VqaCollator]) -> None:
+    batch = collator(mask="compact")([record("r", [question("q")], colours=[(1, 2, 3)])])
+    tensors = {"input_ids", "position_ids", "subtree_end", "labels", "weights", "pixel_values"}
+    assert batch.keys() == tensors | {"chain", "dialogue_ids"}
+
+
 # TRL's rows
 
 
@@ -305,8 +379,10 @@ def test_a_broken_picture_is_named(collator: Callable[..., VqaCollator], tmp_pat
     [
         ({"mask": "sparse"}, "mask is 'sparse'; use 'dense' or 'compact'"),
         ({"answer_target": "best"}, "unknown answer_target 'best'"),
+        ({"answer_confidence_weights": [1.0]}, "answer_confidence_weights is 1.0; give three numbers"),
         ({"template": "v9"}, "unknown template 'v9'"),
         ({"max_questions_per_row": 0}, "max_questions_per_row is 0; it must be at least 1"),
+        ({"self_question_ratio": 0.5}, "use the template v1_sq"),
     ],
 )
 def test_options_are_checked_at_construction(

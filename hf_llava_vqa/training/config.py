@@ -10,7 +10,7 @@ import torch
 from transformers.utils import is_torch_bf16_gpu_available
 from trl import SFTConfig, TrlParser
 
-from hf_llava_vqa.answers import ANSWER_TARGETS
+from hf_llava_vqa.answers import ANSWER_TARGETS, check_confidence_weights
 from hf_llava_vqa.augmentation import AUGMENTATIONS
 from hf_llava_vqa.bad_images import ON_BAD_IMAGE
 from hf_llava_vqa.data.prepared.folders import is_on_hub
@@ -18,6 +18,7 @@ from hf_llava_vqa.errors import ConfigError
 from hf_llava_vqa.models.processors import IMAGE_ASPECTS
 from hf_llava_vqa.models.trainable import LORA_AND_VISION, VqaModelConfig
 from hf_llava_vqa.prompts import TEMPLATES
+from hf_llava_vqa.self_questioning import check_self_question_ratio
 
 # Backends that see the tree mask as it is; flash-attn takes no mask, and eager adds a bool mask as numbers.
 MASKED_ATTENTION = ("sdpa",)
@@ -70,6 +71,17 @@ class VqaConfig(SFTConfig):
     answer_target: str = field(
         default="votes",
         metadata={"help": "Which human answers are trained on.", "choices": list(ANSWER_TARGETS)},
+    )
+    answer_confidence_weights: list[float] = field(
+        default_factory=lambda: [1.0, 1.0, 1.0],
+        metadata={"help": "How much an answer counts whose annotator was sure (yes), maybe and not (no)."},
+    )
+    self_question_ratio: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share of the questions about pictures that the model learns to ask itself, drawn anew in each "
+            "epoch; needs --template v1_sq."
+        },
     )
     max_questions_per_row: int = field(
         default=16, metadata={"help": "An image with more questions takes several rows."}
@@ -126,15 +138,18 @@ class VqaConfig(SFTConfig):
         for flag in ("max_questions_per_row", "eval_max_new_tokens"):
             if getattr(self, flag) < 1:
                 raise ConfigError(f"--{flag} is {getattr(self, flag)}; it must be at least 1")
+        check_confidence_weights(self.answer_confidence_weights)
         if self.on_bad_image == "replace" and self.per_device_train_batch_size == 1:
             raise ConfigError(
                 "--on_bad_image replace takes another record of the batch: raise --per_device_train_batch_size above "
                 "1, or use skip"
             )
-        if self.dataloader_persistent_workers and (self.answer_target == "sample" or self.image_augmentation != "none"):
+        check_self_question_ratio(self.self_question_ratio, self.template)
+        drawn = self.answer_target == "sample" or self.image_augmentation != "none" or self.self_question_ratio > 0
+        if self.dataloader_persistent_workers and drawn:
             raise ConfigError(
-                "--dataloader_persistent_workers: leave it off with --answer_target sample and --image_augmentation, "
-                "persistent workers would draw the first epoch's again"
+                "--dataloader_persistent_workers: leave it off with --answer_target sample, --image_augmentation and "
+                "--self_question_ratio, persistent workers would draw the first epoch's again"
             )
         if self.packing or self.padding_free:
             raise ConfigError("--packing and --padding_free: leave them off, image trees are laid out by the collator")

@@ -47,6 +47,7 @@ from hf_llava_vqa.models.vision import freeze_unread_layers, run_without_autogra
 from hf_llava_vqa.training.callbacks import CurrentEpoch, StartUpReport
 from hf_llava_vqa.training.config import VqaConfig, check_attention
 from hf_llava_vqa.training.guards import WatchedCollator
+from hf_llava_vqa.training.losses import LossesApart, sums_apart
 from hf_llava_vqa.training.model_card import write_model_card
 from hf_llava_vqa.training.publishing import make_portable
 from hf_llava_vqa.training.resumable import ResumableTrainer
@@ -97,6 +98,7 @@ class VqaTrainer(ResumableTrainer):
             )
         collator = data_collator or training_collator(args, processing_class)
         self._eval_collator = collator.for_evaluation()
+        self._losses_apart = {"train": LossesApart(), "eval": LossesApart()}
         super().__init__(
             model,
             args,
@@ -156,17 +158,20 @@ class VqaTrainer(ResumableTrainer):
         inputs = dict(inputs)
         dialogue_ids = inputs.pop("dialogue_ids")
         weights = inputs.pop("weights")[:, 1:]  # shifted like the labels: the log-probabilities are [R, L - 1]
+        own_questions = inputs.pop("own_questions", None)
         inputs["attention_mask"] = forest.attention_mask(inputs.pop("subtree_end"), inputs["chain"])
         outputs = model(**inputs, use_cache=False, fused_lm_head=True)
         total = weights.sum() if num_items_in_batch is None else num_items_in_batch
-        loss = -(weights * outputs.log_probs).sum() / total
+        losses = -weights * outputs.log_probs
+        loss = losses.sum() / total
         if "pixel_values" not in inputs:
             loss = loss + self._unread_picture()
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes  # DDP averages gradients; the total is over all ranks
         if self.model.training:
             self._nonfinite_guard.note(loss, dialogue_ids)
-        self._record_token_metrics(outputs, inputs["position_ids"])
+        apart = None if own_questions is None else sums_apart(losses.detach(), weights, own_questions[:, 1:])
+        self._record_token_metrics(outputs, inputs["position_ids"], apart)
         return (loss, outputs) if return_outputs else loss
 
     def _unread_picture(self) -> torch.Tensor | int:
@@ -175,8 +180,11 @@ class VqaTrainer(ResumableTrainer):
         parts = (*seeing.vision_tower.parameters(), *seeing.multi_modal_projector.parameters())
         return sum(0 * parameter.sum() for parameter in parts if parameter.requires_grad)
 
-    def _record_token_metrics(self, outputs: Any, position_ids: torch.Tensor) -> None:
-        """TRL's own logged figures (entropy, token accuracy, tokens seen), in one gather; the state keeps the count."""
+    def _record_token_metrics(self, outputs: Any, position_ids: torch.Tensor, apart: torch.Tensor | None) -> None:
+        """TRL's own logged figures (entropy, token accuracy, tokens seen), in one gather; the state keeps the count.
+
+        With `apart`, of `sums_apart`, the losses of answers and of the model's own questions too.
+        """
         mode = "train" if self.model.training else "eval"
         figures = (
             outputs.label_mask.sum(),
@@ -185,13 +193,17 @@ class VqaTrainer(ResumableTrainer):
             (position_ids > 0).sum() + len(position_ids),  # padding has position 0, like each row's first token
         )
         sums = torch.stack([figure.float() for figure in figures])
+        if apart is not None:
+            sums = torch.cat([sums, apart])
         # Not gather_for_metrics: it takes ranks for rows, and drops some at the end of a pass.
-        supervised, entropy, correct, tokens = self.accelerator.gather(sums[None]).sum(0).tolist()
+        supervised, entropy, correct, tokens, *by_kind = self.accelerator.gather(sums[None]).sum(0).tolist()
         self._metrics[mode]["entropy"].append(entropy / max(supervised, 1))
         self._metrics[mode]["mean_token_accuracy"].append(correct / max(supervised, 1))
         if mode == "train" and self.args.include_num_input_tokens_seen == "no":  # else the Trainer counts
             self.state.num_input_tokens_seen += int(tokens)
         self._metrics[mode]["num_tokens"] = [self.state.num_input_tokens_seen]
+        if by_kind:
+            self._losses_apart[mode].add(by_kind, self._metrics[mode])
         if mode == "train" and self._nonfinite_guard.skipped:
             self._metrics[mode]["skipped_steps"] = [self._nonfinite_guard.skipped]
 
@@ -296,9 +308,11 @@ def training_collator(args: VqaConfig, processor: LlavaProcessor) -> VqaCollator
         processor,
         template=args.template,
         answer_target=args.answer_target,
+        answer_confidence_weights=args.answer_confidence_weights,
         max_length=args.max_length,
         max_questions_per_row=args.max_questions_per_row,
         mask="compact",
+        self_question_ratio=args.self_question_ratio,
         augmentation=args.image_augmentation,
         on_bad_image=args.on_bad_image,
         bad_images_file=Path(args.output_dir, BAD_IMAGES_FILE),

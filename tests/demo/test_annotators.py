@@ -40,3 +40,11 @@ def test_the_wrong_are_less_confident():
         sure[entry["answer"] == "circle"][entry["answer_confidence"]] += 1
     assert set(sure[True]) == set(sure[False]) == {"yes", "maybe", "no"}
     assert sure[True]["yes"] / sure[True].total() > 0.7 > 0.5 > sure[False]["yes"] / sure[False].total()
+
+
+def test_a_divided_crowd_can_be_wrong_together():
+    """With agreeing=0 the share of strays is as stated, and the largest group is wrong now and then."""
+    many = ask_many("yes/no", False, Crowd(disagreement=0.4, agreeing=0))
+    wrong = [sum(entry["answer"] != "no" for entry in ten) for ten in many]
+    assert sum(wrong) / 10 / len(wrong) == pytest.approx(0.4, abs=0.03)
+    assert sum(count > 5 for count in wrong) / len(wrong) == pytest.approx(0.17, abs=0.06)

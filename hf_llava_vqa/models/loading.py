@@ -92,20 +92,30 @@ def training_processor(args: ModelConfig, *, image_aspect: str = "pad", template
 
 
 def training_model(args: ModelConfig) -> LlavaForConditionalGeneration:
-    """The base that the model flags name or assemble, quantised if they say so, with its vision tower frozen."""
+    """The base that the model flags name or assemble, quantised if they say so, with its vision tower frozen.
+
+    Raises:
+        ModelError: a flag that needs a package which is not installed (flash-attn, bitsandbytes), or as `assemble`.
+    """
+    try:
+        model = _trained_base(args)
+    except ImportError as error:
+        raise ModelError(f"{_first_line(error)}; install it, or leave out the flag that needs it") from error
+    model.model.vision_tower.requires_grad_(False)
+    return model
+
+
+def _trained_base(args: ModelConfig) -> LlavaForConditionalGeneration:
     base = _base(args)
     options = {"dtype": args.dtype, "attn_implementation": args.attn_implementation}
     if isinstance(args, AssemblyConfig) and not isinstance(base, str):
-        model = assemble(base, assembled_processor(base), pretrained_projector=args.pretrained_projector, **options)
-    else:
-        quantization = get_quantization_config(args)
-        if quantization is not None:
-            quantization.llm_int8_skip_modules = list(NOT_QUANTISED)
-        model = AutoModelForImageTextToText.from_pretrained(
-            base, revision=args.model_revision, quantization_config=quantization, **options
-        )
-    model.model.vision_tower.requires_grad_(False)
-    return model
+        return assemble(base, assembled_processor(base), pretrained_projector=args.pretrained_projector, **options)
+    quantization = get_quantization_config(args)
+    if quantization is not None:
+        quantization.llm_int8_skip_modules = list(NOT_QUANTISED)
+    return AutoModelForImageTextToText.from_pretrained(
+        base, revision=args.model_revision, quantization_config=quantization, **options
+    )
 
 
 def adapter_base(path: str) -> str | Assembly | None:

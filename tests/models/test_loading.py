@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from short_training import train_briefly
 from transformers import AutoModelForCausalLM, AutoProcessor, LlamaConfig, LlavaForConditionalGeneration, LlavaProcessor
 from transformers.quantizers.quantizers_utils import should_convert_module
+from transformers.utils import is_flash_attn_2_available, is_kernels_available
 from trl import ModelConfig
 
 from hf_llava_vqa.errors import ConfigError, ModelError
@@ -175,6 +176,13 @@ def test_an_adapter_whose_base_is_gone(adapter: Path, tmp_path: Path) -> None:
         config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": name}))
         with pytest.raises(ModelError, match=message):
             load_model(str(tmp_path / "moved"))
+
+
+@pytest.mark.skipif(is_flash_attn_2_available() or is_kernels_available(), reason="the package is installed")
+def test_a_flag_whose_package_is_missing(base: Path) -> None:
+    with pytest.raises(ModelError, match=r"package for FlashAttention2 .* install it, or leave out the flag") as caught:
+        training_model(ModelConfig(model_name_or_path=str(base), attn_implementation="flash_attention_2"))
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

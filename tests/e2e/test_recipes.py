@@ -107,7 +107,10 @@ def test_dacon_from_its_files_to_a_submission_and_on_for_more_epochs(parts: dict
     assert [step for step, _ in history] == list(range(1, 37))  # the second run went on after the first
     assert history[18][1] == pytest.approx(5e-3)
     counts = json.loads((tmp_path / "run" / "training_recipe.json").read_text())["trained_parameters"]
-    assert {part for part, count in counts.items() if count} == {"multi_modal_projector"}
+    projector, tokens = counts.pop("multi_modal_projector"), counts.pop("language_model")
+    assert projector > 0
+    assert tokens == 2 * 64  # the embeddings of <im_start> and <im_end>
+    assert not any(counts.values())
 
     evaluate(tmp_path / "run", tmp_path / "out", benchmark="dacon", data=data, split="test")
     with (tmp_path / "out" / "submission.csv").open(newline="") as file:

@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from hf_llava_vqa.errors import PromptError
 
 IMAGE_TOKEN = "<image>"
+FRAME = ("<im_start>", "<im_end>")  # around every picture, for a tokenizer that knows them (`mm_use_im_start_end`)
 ANSWER, QUESTION = 1, 2  # what a supervised token belongs to: an answer, or a question of the model's own
 QUESTIONERS = ("user", "vuser")
 Turn = dict[str, str]
@@ -101,13 +102,13 @@ _CAPTION_TEMPLATE = """
     {%- if message['role'] == 'user' and message['content'] is not string -%}
         {%- for block in message['content'] if block['type'] == 'image' -%}{{- '@IMAGE@' -}}{%- endfor -%}
     {%- elif message['role'] == 'assistant' -%}
-        {% generation %}{{- '@BOUNDARY@' + text(message).lstrip() + '@END@' -}}{% endgeneration %}
+        {% generation %}{{- '@AFTER_PICTURE@' + text(message).lstrip() + '@END@' -}}{% endgeneration %}
     {%- endif -%}
 {%- endfor -%}
 """
 
-_SPECIAL_TOKEN = re.compile(r"<(?=(?:image|pad|unk|s|/s)>)")
-_SPECIAL_TOKEN_BUT_IMAGE = re.compile(r"<(?=(?:pad|unk|s|/s)>)")
+_SPECIAL_TOKEN = re.compile(r"<(?=(?:image|im_start|im_end|pad|unk|s|/s)>)")
+_SPECIAL_TOKEN_BUT_IMAGE = re.compile(r"<(?=(?:im_start|im_end|pad|unk|s|/s)>)")
 _ROLE_TAG = re.compile(r"\b(V?USER|ASSISTANT)(?=:)")
 
 
@@ -181,7 +182,10 @@ def encode(
     """
     if not tokenizer.is_fast:
         raise PromptError("labels need character offsets: load the tokenizer with use_fast=True")
-    segments = _segments(turns, get_template(template), next_role)
+    segments = [
+        (part.replace(IMAGE_TOKEN, picture(tokenizer)), kind)
+        for part, kind in _segments(turns, get_template(template), next_role)
+    ]
     text = "".join(part for part, _ in segments)
     kinds = [kind for part, kind in segments for _ in part]  # per character
     image_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
@@ -202,6 +206,12 @@ def encode(
     return input_ids, supervised
 
 
+def picture(tokenizer: PreTrainedTokenizerBase) -> str:
+    """How a picture is written: `<image>`, or between the tokens of `FRAME` if the tokenizer knows them."""
+    known = all(tokenizer.convert_tokens_to_ids(token) not in (None, tokenizer.unk_token_id) for token in FRAME)
+    return IMAGE_TOKEN.join(FRAME) if known else IMAGE_TOKEN
+
+
 def chat_template(template: str, tokenizer: PreTrainedTokenizerBase) -> str:
     """The Jinja chat template whose ids, through `apply_chat_template(tokenize=True)`, are those of `encode`.
 
@@ -213,6 +223,7 @@ def chat_template(template: str, tokenizer: PreTrainedTokenizerBase) -> str:
     one_pass = tokenizer(f"{IMAGE_TOKEN}\nx", add_special_tokens=False)["input_ids"][1:]
     chunk = tokenizer("\nx", add_special_tokens=False)["input_ids"]
     boundary = "" if one_pass == chunk else " "
+    after_picture = boundary if picture(tokenizer) == IMAGE_TOKEN else ""
     filled = _TEXT_OF_A_MESSAGE + (_CAPTION_TEMPLATE if spec == PLAIN else _CHAT_TEMPLATE)
     for name, value in {
         "ASKING": _ASKING if asks_itself(template) else "",
@@ -222,7 +233,8 @@ def chat_template(template: str, tokenizer: PreTrainedTokenizerBase) -> str:
         "ASSISTANT": spec.roles["assistant"],
         "END": spec.end_of_turn.replace("\n", "\\n"),
         "BOUNDARY": boundary,
-        "IMAGE": IMAGE_TOKEN + ("" if spec == PLAIN else boundary + "\\n"),
+        "IMAGE": picture(tokenizer) + ("" if spec == PLAIN else after_picture + "\\n"),
+        "AFTER_PICTURE": after_picture,
     }.items():
         filled = filled.replace(f"@{name}@", value)
     return "".join(line.strip() for line in filled.splitlines())

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tokenizers import AddedToken
 from transformers import AutoTokenizer, LlavaProcessor, PreTrainedTokenizerBase
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
@@ -90,6 +91,14 @@ def tokenizer(variant: str) -> PreTrainedTokenizerBase:
 
 
 @cache
+def framing_tokenizer(variant: str) -> PreTrainedTokenizerBase:
+    """One that knows the tokens around pictures."""
+    framing = AutoTokenizer.from_pretrained(GOLDEN / "tokenizer" / f"fast_{variant}")
+    framing.add_tokens([AddedToken(token, special=True, normalized=False) for token in prompts.FRAME])
+    return framing
+
+
+@cache
 def processor(variant: str) -> LlavaProcessor:
     return LlavaProcessor(
         LlavaImageProcessorPil(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}),
@@ -140,7 +149,7 @@ def supervised_text(turns: list[prompts.Turn], variant: str, template: str = "v1
 
 
 def broken_up(text: str) -> str:
-    for token in ("<image>", "<pad>", "<unk>", "<s>", "</s>"):
+    for token in ("<image>", *prompts.FRAME, "<pad>", "<unk>", "<s>", "</s>"):
         text = text.replace(token, "< " + token[1:])
     return text
 
@@ -282,6 +291,7 @@ def test_chunks_around_images_are_tokenised_as_upstream(variant: str) -> None:
 # Properties of any text
 
 FRAGMENTS = ["USER:", " ASSISTANT: ", "VUSER:", "</s>", "<s>", "<unk>", "<pad>", "<image>", "<image>\n", " ", "\n", "<"]
+FRAGMENTS += prompts.FRAME
 CHARACTERS = st.characters(exclude_categories=["Cs"], exclude_characters="▁")  # ▁ is how the pieces write a space
 ANY_TEXT = st.lists(st.sampled_from(FRAGMENTS) | st.text(CHARACTERS, max_size=8), min_size=1, max_size=6).map("".join)
 SOME_TEXT = ANY_TEXT.filter(lambda text: text.strip())
@@ -325,7 +335,7 @@ def test_encode_spells_render(variant: str, dialogue: tuple[list[prompts.Turn], 
 def test_neutralise_is_idempotent_and_leaves_nothing_to_forge(text: str) -> None:
     neutral = prompts.neutralise(text)
     assert prompts.neutralise(neutral) == neutral
-    assert not re.search(r"<(image|pad|unk|s|/s)>|\b(V?USER|ASSISTANT):", neutral)
+    assert not re.search(r"<(image|im_start|im_end|pad|unk|s|/s)>|\b(V?USER|ASSISTANT):", neutral)
     assert neutral.replace(" ", "").lower() == text.replace(" ", "").lower()
 
 
@@ -344,6 +354,30 @@ def test_chat_template_gives_the_encoders_ids_and_labels(
     )
     assert templated["input_ids"] == ids
     assert templated["assistant_masks"] == [int(flag) for flag in supervised]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@given(dialogue=dialogues(last="assistant"))
+def test_pictures_are_framed_by_a_tokenizer_that_knows_how(
+    variant: str, dialogue: tuple[list[prompts.Turn], int]
+) -> None:
+    turns, images = dialogue
+    framing = framing_tokenizer(variant)
+    start, end = framing.convert_tokens_to_ids(list(prompts.FRAME))
+    for template in ("v1", "plain") if images and len(turns) == 2 else ("v1",):
+        ids, supervised = prompts.encode(turns, framing, template)
+        templated = framing.apply_chat_template(
+            prompts.messages(turns),
+            chat_template=prompts.chat_template(template, framing),
+            return_dict=True,
+            return_assistant_tokens_mask=True,
+        )
+        assert templated["input_ids"] == ids
+        assert templated["assistant_masks"] == [int(flag) for flag in supervised]
+        framed = [ids[at - 1 : at + 2] for at, token in enumerate(ids) if token == IMAGE]
+        assert framed == [[start, IMAGE, end]] * images
+        assert [ids.count(token) for token in (start, end)] == [images, images]
+        assert not any(flag for token, flag in zip(ids, supervised, strict=True) if token in (start, IMAGE, end))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -8,9 +8,12 @@ from peft import LoraConfig, PeftConfig
 from peft.tuners.lora import LoraLayer
 from peft.utils.constants import DUMMY_TARGET_MODULES
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 from trl import ModelConfig
 
+from hf_llava_vqa import prompts
 from hf_llava_vqa.errors import ConfigError
+from hf_llava_vqa.models.assembling import AssemblyConfig
 from hf_llava_vqa.models.trainable import LORA_AND_VISION, PROJECTOR_ONLY, VqaModelConfig
 
 # LLaVA-1.5 adapts every linear of the language model (haotian-liu/LLaVA, train.py, find_all_linear_names).
@@ -22,12 +25,12 @@ PARTS = (VISION_TOWER, PROJECTOR, "language_model", "lm_head")
 _IN_VISION_TOWER = rf"{VISION_TOWER}\..*"  # PEFT looks for it behind any prefix
 
 
-def lora_config(args: ModelConfig) -> LoraConfig | None:
+def lora_config(args: ModelConfig, tokenizer: PreTrainedTokenizerBase | None = None) -> LoraConfig | None:
     """The adapter that the flags describe, on the language model and, with `lora+vision`, the tower; None without one.
 
     `--lora_target_modules` takes names of linears (`q_proj v_proj`); they are anchored to the language model, because
     CLIP has linears of the same names. `--use_dora` makes it DoRA. The projector is trained in full and saved in the
-    adapter folder.
+    adapter folder, and so are, with `--mm_use_im_start_end`, the embeddings of the two tokens in `tokenizer`.
 
     Raises:
         ConfigError: a target that no linear of a Llama language model has.
@@ -35,7 +38,7 @@ def lora_config(args: ModelConfig) -> LoraConfig | None:
     if not args.use_peft:
         return None
     if isinstance(args, VqaModelConfig) and args.trainable == PROJECTOR_ONLY:
-        return projector_adapter()
+        return projector_adapter(_trained_tokens(args, tokenizer))
     names = args.lora_target_modules or LANGUAGE_MODEL_LINEARS
     names = [names] if isinstance(names, str) else names
     unknown = sorted(set(names) - set(LANGUAGE_MODEL_LINEARS))
@@ -60,16 +63,30 @@ def lora_config(args: ModelConfig) -> LoraConfig | None:
         use_rslora=args.use_rslora,
         bias="none",
         task_type="CAUSAL_LM",
+        trainable_token_indices=_trained_tokens(args, tokenizer),
         **vision,
     )
 
 
-def projector_adapter() -> LoraConfig:
+def projector_adapter(tokens: dict[str, list[int]] | None = None) -> LoraConfig:
     """An adapter of PEFT's that adapts no layer, and trains and saves the projector in full; all else is frozen.
+
+    `tokens` are trained too: ids by the name of their embedding, as PEFT's `trainable_token_indices`.
 
     So a projector by itself is resumed, loaded, merged and published like LoRA, and `--pretrained_projector` reads it.
     """
-    return LoraConfig(target_modules=DUMMY_TARGET_MODULES, modules_to_save=[PROJECTOR], task_type="CAUSAL_LM")
+    return LoraConfig(
+        target_modules=DUMMY_TARGET_MODULES,
+        modules_to_save=[PROJECTOR],
+        task_type="CAUSAL_LM",
+        trainable_token_indices=tokens,
+    )
+
+
+def _trained_tokens(args: ModelConfig, tokenizer: PreTrainedTokenizerBase | None) -> dict[str, list[int]] | None:
+    if tokenizer is None or not isinstance(args, AssemblyConfig) or not args.mm_use_im_start_end:
+        return None
+    return {"embed_tokens": tokenizer.convert_tokens_to_ids(list(prompts.FRAME))}
 
 
 def language_model_targets(names: Sequence[str] = LANGUAGE_MODEL_LINEARS) -> str:

@@ -58,6 +58,9 @@ class AssemblyConfig(ModelConfig):
     )
     num_prototypes: int = field(default=256, metadata={"help": "Prototypes a picture of such a projector."})
     prototype_iterations: int = field(default=2, metadata={"help": "Iterations that make the prototypes."})
+    mm_use_im_start_end: bool = field(
+        default=False, metadata={"help": "Put pictures between <im_start> and <im_end>, two tokens that are trained."}
+    )
     pretrained_projector: str | None = field(
         default=None,
         metadata={"help": "Folder or file with the projector to begin from: ours, or an original mm_projector.bin."},
@@ -102,6 +105,7 @@ class Assembly:
     projector: str = "mlp"
     num_prototypes: int = 256
     prototype_iterations: int = 2
+    mm_use_im_start_end: bool = False
 
     def __post_init__(self) -> None:
         if self.projector not in PROJECTORS:
@@ -120,7 +124,9 @@ def assembled_processor(assembly: Assembly) -> LlavaProcessor:
             f"the tokenizer of {assembly.language_model!r} ends texts with {tokenizer.eos_token!r}; the templates need "
             f"{prompts.V1.end_of_turn!r}, as Llama, Vicuna and Mistral have it"
         )
-    tokenizer.add_tokens([AddedToken(prompts.IMAGE_TOKEN, special=True, normalized=False)], special_tokens=True)
+    _add_tokens(tokenizer, prompts.IMAGE_TOKEN)
+    if assembly.mm_use_im_start_end:
+        add_frame(tokenizer)
     if tokenizer.pad_token in (None, tokenizer.unk_token, tokenizer.eos_token):  # those mean something else
         tokenizer.add_special_tokens({"pad_token": PAD})
     tokenizer.padding_side = "right"
@@ -133,6 +139,11 @@ def assembled_processor(assembly: Assembly) -> LlavaProcessor:
         num_additional_image_tokens=1,
         image_token=prompts.IMAGE_TOKEN,
     )
+
+
+def add_frame(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Teach a tokenizer the tokens around pictures; `prompts` uses them whenever it knows them."""
+    _add_tokens(tokenizer, *prompts.FRAME)
 
 
 def assembled_config(assembly: Assembly, tokenizer: PreTrainedTokenizerBase) -> LlavaConfig:
@@ -256,6 +267,11 @@ def _language_state(assembly: Assembly, rows: int, dtype: Any) -> dict[str, Tens
         f"model.language_model.{name.removeprefix('model.')}" if name.startswith("model.") else name: value
         for name, value in model.state_dict().items()
     }
+
+
+def _add_tokens(tokenizer: PreTrainedTokenizerBase, *tokens: str) -> None:
+    added = [AddedToken(token, special=True, normalized=False) for token in tokens]
+    tokenizer.add_tokens(added, special_tokens=True)
 
 
 def _generation_config(tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:

@@ -5,6 +5,8 @@ from typing import Any
 
 from huggingface_hub.errors import HfHubHTTPError
 from peft import PeftConfig, PeftModel
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
+from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
@@ -21,6 +23,7 @@ from hf_llava_vqa.models.assembling import (
     ASSEMBLY_FILE,
     Assembly,
     AssemblyConfig,
+    add_frame,
     assemble,
     assembled_config,
     assembled_processor,
@@ -30,6 +33,9 @@ from hf_llava_vqa.models.processors import prepare_processor
 from hf_llava_vqa.models.projectors.files import read_projector
 
 ADAPTER_FILE = "adapter_config.json"
+# As LLaVA does: the projector stays in 16 bits, and so does the small tower. Names count from the model's beginning.
+NOT_QUANTISED = ("model.multi_modal_projector", "model.vision_tower", "lm_head")
+_COPY_AGAIN = "copy the adapter again, with all its files"
 
 
 def load_model(
@@ -49,9 +55,12 @@ def load_model(
         `(model, processor)`, the model in evaluation mode.
 
     Raises:
-        ModelError: a path that does not exist, is not a LLaVA, or an adapter whose base cannot be found.
+        ModelError: a path that does not exist, is not a LLaVA, or an adapter whose base or whose own weights, those of
+            the projector among them, cannot be found.
     """
     base = adapter_base(path)
+    if base is not None:
+        check_adapter_weights(path)
     config, processor = _describe(base or path, path)
     processor = prepare_processor(processor, config, image_aspect=image_aspect, template=template)
     model = _model(base or path, processor, **kwargs)
@@ -71,26 +80,42 @@ def training_processor(args: ModelConfig, *, image_aspect: str = "pad", template
     if isinstance(base, str) and adapter_base(base) is not None:
         raise ModelError(f"{base!r} is an adapter; train from its base, or merge it first")
     config, processor = _describe(base, None)
+    if isinstance(args, AssemblyConfig) and args.mm_use_im_start_end:
+        add_frame(processor.tokenizer)
+        if len(processor.tokenizer) > config.text_config.vocab_size:
+            raise ModelError(
+                f"--mm_use_im_start_end: the vocabulary of {base!r} has no two rows to spare; leave it out"
+            )
     if isinstance(args, AssemblyConfig) and args.pretrained_projector is not None:
         read_projector(args.pretrained_projector, config)
     return prepare_processor(processor, config, image_aspect=image_aspect, template=template)
 
 
 def training_model(args: ModelConfig) -> LlavaForConditionalGeneration:
-    """The base that the model flags name or assemble, quantised if they say so, with its vision tower frozen."""
+    """The base that the model flags name or assemble, quantised if they say so, with its vision tower frozen.
+
+    Raises:
+        ModelError: a flag that needs a package which is not installed (flash-attn, bitsandbytes), or as `assemble`.
+    """
+    try:
+        model = _trained_base(args)
+    except ImportError as error:
+        raise ModelError(f"{_first_line(error)}; install it, or leave out the flag that needs it") from error
+    model.model.vision_tower.requires_grad_(False)
+    return model
+
+
+def _trained_base(args: ModelConfig) -> LlavaForConditionalGeneration:
     base = _base(args)
     options = {"dtype": args.dtype, "attn_implementation": args.attn_implementation}
     if isinstance(args, AssemblyConfig) and not isinstance(base, str):
-        model = assemble(base, assembled_processor(base), pretrained_projector=args.pretrained_projector, **options)
-    else:
-        quantization = get_quantization_config(args)
-        if quantization is not None:  # as LLaVA does: the projector stays in 16 bits, and so does the small tower
-            quantization.llm_int8_skip_modules = ["multi_modal_projector", "vision_tower", "lm_head"]
-        model = AutoModelForImageTextToText.from_pretrained(
-            base, revision=args.model_revision, quantization_config=quantization, **options
-        )
-    model.model.vision_tower.requires_grad_(False)
-    return model
+        return assemble(base, assembled_processor(base), pretrained_projector=args.pretrained_projector, **options)
+    quantization = get_quantization_config(args)
+    if quantization is not None:
+        quantization.llm_int8_skip_modules = list(NOT_QUANTISED)
+    return AutoModelForImageTextToText.from_pretrained(
+        base, revision=args.model_revision, quantization_config=quantization, **options
+    )
 
 
 def adapter_base(path: str) -> str | Assembly | None:
@@ -104,6 +129,24 @@ def adapter_base(path: str) -> str | Assembly | None:
     if not base:
         raise ModelError(f"{path}/{ADAPTER_FILE} names no base model; set its base_model_name_or_path")
     return base
+
+
+def check_adapter_weights(path: str) -> None:
+    """Raise `ModelError` unless an adapter holds every part that was trained in full beside it.
+
+    PEFT would put the base's in their place, with no more than a warning.
+    """
+    file = cached_file(path, SAFETENSORS_WEIGHTS_NAME, _raise_exceptions_for_missing_entries=False)
+    if file is None:
+        raise ModelError(f"{path}: no {SAFETENSORS_WEIGHTS_NAME} beside {ADAPTER_FILE}; {_COPY_AGAIN}")
+    try:
+        with safe_open(file, framework="pt") as weights:
+            names = list(weights.keys())
+    except SafetensorError as error:
+        raise ModelError(f"{file}: {_first_line(error)}; {_COPY_AGAIN}") from error
+    for part in PeftConfig.from_pretrained(path).modules_to_save or ():
+        if not any(f".{part}." in name for name in names):
+            raise ModelError(f"{file}: no weights of {part}, which was trained in full; {_COPY_AGAIN}")
 
 
 def llava_config(path: str) -> LlavaConfig:

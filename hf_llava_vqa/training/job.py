@@ -30,7 +30,7 @@ def make_trainer(data_args: DataArguments, config: VqaConfig, model_args: VqaMod
         eval_dataset=held_out,
         processing_class=processor,
         data_collator=collator,
-        peft_config=lora_config(model_args),
+        peft_config=lora_config(model_args, processor.tokenizer),
     )
 
 

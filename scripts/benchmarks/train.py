@@ -69,6 +69,7 @@ class Measured:
 
 def measure(args: argparse.Namespace) -> tuple[list[list[str]], dict[str, object], dict[str, float]]:
     """Return a table, how many times as many questions a second as stock TRL, and the figures behind it."""
+    torch.set_num_threads(1)
     bench = Workbench.of(args, args.data)
     print(settings(bench))
     table = [HEADER]
@@ -101,7 +102,7 @@ def settings(bench: Workbench) -> str:
         "projector": "in full",
         "activation_checkpointing": bench.args.gradient_checkpointing,
         "precision": "bf16" if torch.cuda.is_available() else "fp32",
-        "attention": "sdpa",
+        "attention": f"sdpa, ours {bench.args.attention}",
         "threads": torch.get_num_threads(),
         **SETTINGS,
     }

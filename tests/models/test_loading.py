@@ -8,17 +8,19 @@ from typing import Any
 
 import pytest
 import torch
-from examples import MIXED, SIDE, build_outspoken_llava, dataset
+from examples import MIXED, SIDE, build_outspoken_llava
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from short_training import train_briefly
 from transformers import AutoModelForCausalLM, AutoProcessor, LlamaConfig, LlavaForConditionalGeneration, LlavaProcessor
+from transformers.quantizers.quantizers_utils import should_convert_module
+from transformers.utils import is_flash_attn_2_available, is_kernels_available
 from trl import ModelConfig
 
 from hf_llava_vqa.errors import ConfigError, ModelError
 from hf_llava_vqa.generation import answer_questions
 from hf_llava_vqa.models import load_model
-from hf_llava_vqa.models.adapters import lora_config
-from hf_llava_vqa.models.loading import training_model, training_processor
-from hf_llava_vqa.training import VqaConfig, VqaTrainer
+from hf_llava_vqa.models.loading import NOT_QUANTISED, training_model, training_processor
 
 
 @pytest.fixture(scope="module")
@@ -33,26 +35,7 @@ def adapter(base: Path, request: pytest.FixtureRequest, tmp_path_factory: pytest
     """What a short training with large steps leaves behind."""
     folder = tmp_path_factory.mktemp("adapter")
     args = ModelConfig(model_name_or_path=str(base), use_peft=True, lora_r=4, lora_dropout=0.0, use_dora=request.param)
-    trainer = VqaTrainer(
-        training_model(args),
-        VqaConfig(
-            output_dir=str(folder),
-            per_device_train_batch_size=4,
-            learning_rate=0.03,
-            max_steps=3,
-            gradient_checkpointing=False,
-            use_cpu=True,
-            bf16=False,
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-        ),
-        train_dataset=dataset(MIXED),
-        processing_class=training_processor(args),
-        peft_config=lora_config(args),
-    )
-    trainer.train()
-    trainer.save_model()
+    train_briefly(args, MIXED, folder, learning_rate=0.03, max_steps=3, gradient_checkpointing=False)
     return folder
 
 
@@ -97,6 +80,15 @@ def test_models_are_loaded_for_answering_and_for_training(base: Path) -> None:
     model = training_model(ModelConfig(model_name_or_path=str(base), dtype="float32"))
     assert not any(p.requires_grad for p in model.model.vision_tower.parameters())
     assert all(p.requires_grad for p in model.model.language_model.parameters())
+
+
+def test_nothing_but_the_language_model_is_quantised(base: Path) -> None:
+    """By transformers' own rule of matching names; bitsandbytes is not needed for it."""
+    model = training_model(ModelConfig(model_name_or_path=str(base), dtype="float32"))
+    linears = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    quantised = [name for name in linears if should_convert_module(name, list(NOT_QUANTISED))]
+    assert quantised == [name for name in linears if name.startswith("model.language_model.layers.")]
+    assert quantised
 
 
 def test_image_aspect_is_kept_or_replaced(base: Path) -> None:
@@ -184,6 +176,44 @@ def test_an_adapter_whose_base_is_gone(adapter: Path, tmp_path: Path) -> None:
         config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": name}))
         with pytest.raises(ModelError, match=message):
             load_model(str(tmp_path / "moved"))
+
+
+@pytest.mark.skipif(is_flash_attn_2_available() or is_kernels_available(), reason="the package is installed")
+def test_a_flag_whose_package_is_missing(base: Path) -> None:
+    with pytest.raises(ModelError, match=r"package for FlashAttention2 .* install it, or leave out the flag") as caught:
+        training_model(ModelConfig(model_name_or_path=str(base), attn_implementation="flash_attention_2"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("keep", "message"),
+    [
+        (
+            lambda name: "lora_" in name,
+            "no weights of multi_modal_projector, which was trained in full; copy the adapter",
+        ),
+        (None, "no adapter_model.safetensors beside adapter_config.json; copy the adapter again, with all its files"),
+    ],
+)
+def test_an_adapter_without_its_projector(
+    adapter: Path, tmp_path: Path, keep: Callable[[str], bool] | None, message: str
+) -> None:
+    shutil.copytree(adapter, tmp_path / "copy")
+    file = tmp_path / "copy" / "adapter_model.safetensors"
+    tensors = load_file(file)
+    file.unlink()
+    if keep is not None:
+        save_file({name: tensor for name, tensor in tensors.items() if keep(name)}, file)
+    with pytest.raises(ModelError, match=message):
+        load_model(str(tmp_path / "copy"))
+
+
+def test_an_adapter_that_was_copied_in_part(adapter: Path, tmp_path: Path) -> None:
+    shutil.copytree(adapter, tmp_path / "copy")
+    file = tmp_path / "copy" / "adapter_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1000])
+    with pytest.raises(ModelError, match=r"adapter_model.safetensors: .*; copy the adapter again, with all its files"):
+        load_model(str(tmp_path / "copy"))
 
 
 def test_training_from_an_adapter(adapter: Path) -> None:

@@ -67,6 +67,19 @@ def test_an_adapters_folder_and_file(ours: Path, where: str) -> None:
     assert all(torch.equal(value, saved[STOCK + name]) for name, value in read.items())
 
 
+@pytest.mark.parametrize(
+    ("kind", "parameters"),
+    [("mlp", 20_979_712), ("linear", 4_198_400), ("prototype", 24_130_562 - 2 * 1024), ("soft_prototype", 25_440_256)],
+)
+def test_sizes_beside_a_7b_model(kind: str, parameters: int) -> None:
+    """SQ-LLaVA's has 2 x 1024 more in a layer that it never calls."""
+    config = PROJECTORS[kind](
+        vision_config=CLIPVisionConfig(hidden_size=1024, num_attention_heads=16, num_hidden_layers=1),
+        text_config=LlamaConfig(hidden_size=4096, num_hidden_layers=1, vocab_size=8),
+    )
+    assert sum(shape.numel() for shape in projector_shapes(config).values()) == parameters
+
+
 # What is refused, in one line
 
 

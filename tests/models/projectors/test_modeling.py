@@ -5,17 +5,16 @@ from typing import Any
 
 import pytest
 import torch
-from examples import MIXED, SIDE, build_outspoken_llava, dataset, stock_answer
+from examples import MIXED, SIDE, build_outspoken_llava, stock_answer
 from peft import PeftModel
+from short_training import train_briefly
 from transformers import AutoModel, AutoModelForImageTextToText, LlavaForConditionalGeneration, LlavaProcessor
 from trl import ModelConfig
 
 from hf_llava_vqa.generation import answer_questions
 from hf_llava_vqa.models import load_model
-from hf_llava_vqa.models.adapters import lora_config
-from hf_llava_vqa.models.loading import load_processor, training_model, training_processor
+from hf_llava_vqa.models.loading import load_processor
 from hf_llava_vqa.models.projectors import PROJECTORS
-from hf_llava_vqa.training import VqaConfig, VqaTrainer
 
 KINDS = [kind for kind in PROJECTORS if kind != "mlp"]
 SIZES: dict[str, Any] = {"prototype": {"num_prototypes": 3}, "soft_prototype": {"num_prototypes": 3}}
@@ -52,28 +51,9 @@ def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a short training with large steps leaves behind."""
     folder = tmp_path_factory.mktemp("adapter")
     args = ModelConfig(model_name_or_path=str(base), use_peft=True, lora_r=4, lora_dropout=0.0)
-    trainer = VqaTrainer(
-        training_model(args),
-        VqaConfig(
-            output_dir=str(folder),
-            per_device_train_batch_size=4,
-            learning_rate=0.01,
-            max_steps=8,
-            use_cpu=True,
-            bf16=False,
-            save_strategy="no",
-            logging_steps=1,
-            report_to="none",
-            disable_tqdm=True,
-        ),
-        train_dataset=dataset(MIXED),
-        processing_class=training_processor(args),
-        peft_config=lora_config(args),
-    )
-    trainer.train()
+    trainer = train_briefly(args, MIXED, folder, learning_rate=0.01, max_steps=8)
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert losses[-1] < losses[0]
-    trainer.save_model()
     return folder
 
 

@@ -26,6 +26,7 @@ env: .venv/.installed
 demo: env
 	$(DEMO_ENV) $(BIN)/python scripts/make_demo.py
 	$(DEMO_ENV) $(BIN)/accelerate launch --config_file accelerate_configs/cpu.yaml recipes/sft_vizwiz.py --config recipes/configs/demo_cpu.yaml
+	rm -rf $(DEMO)/eval
 	$(DEMO_ENV) $(BIN)/python scripts/evaluate.py --model question_only --data $(DEMO)/data --out $(DEMO)/eval/question_only
 	$(DEMO_ENV) $(BIN)/python scripts/evaluate.py --model recipes/demo/base --data $(DEMO)/data --out $(DEMO)/eval/base
 	$(DEMO_ENV) $(BIN)/python scripts/evaluate.py --model $(DEMO)/adapter --data $(DEMO)/data --out $(DEMO)/eval/adapter

@@ -1,44 +1,76 @@
-"""Answer a benchmark's split with a model and score it.
+"""Answer benchmarks with a model and score the answers.
 
     python scripts/evaluate.py --model outputs/demo/adapter --data outputs/demo/data --split val --out outputs/demo/eval
 
-writes `predictions.jsonl` and `scores.json`; for a split without answers, the benchmark's submission file.
+writes `predictions.jsonl` and `scores.json`; for a split without answers, the benchmark's submission file. The same
+command goes on with a run that was interrupted.
+
+    python scripts/evaluate.py --benchmark vqav2,gqa,vizwiz,scienceqa,textvqa,pope,mmbench --data playground/data/eval \
+        --model llava-hf/llava-1.5-7b-hf --out outputs/eval/base
+
+answers several with one load of the model. Each has its files in the folder of --data that is called as it is, and its
+predictions in such a folder of --out. --data, --split and --template take NAME=VALUE for single benchmarks, as in
+`--split vqav2=testdev vizwiz=test`.
+
 `--model question_only` answers from the training split's majorities, without looking at a picture.
 """
 
 import argparse
+from collections.abc import Collection, Iterable, Sequence
+from functools import cache, partial
 from pathlib import Path
 
-from hf_llava_vqa.data import get_benchmark, load_folder
-from hf_llava_vqa.errors import cli
-from hf_llava_vqa.generation import ENGINES, answer_questions, questions
+from hf_llava_vqa.data import BENCHMARKS, load_folder
+from hf_llava_vqa.errors import ConfigError, cli
+from hf_llava_vqa.generation import ENGINES, VLLM_BATCH, answer_questions, load_vllm
+from hf_llava_vqa.generation.questions import check_limits
 from hf_llava_vqa.models import load_model
+from hf_llava_vqa.models.identity import model_identity
 from hf_llava_vqa.models.processors import IMAGE_ASPECTS
 from hf_llava_vqa.reports.evaluation import (
-    PREDICTIONS_FILE,
     QUESTION_ONLY,
+    Answerer,
+    Part,
+    evaluate,
+    load_part,
     question_only_predictions,
     role_of,
-    template_of,
-    write_evaluation,
-    write_predictions,
 )
+from hf_llava_vqa.reports.predictions import Prediction
+from hf_llava_vqa.reports.results import results_table
+from hf_llava_vqa.reports.scores import Scores
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="base, adapter or merged model: a folder or a Hub repository")
     parser.add_argument(
-        "--benchmark", default="vizwiz", help="which benchmark's files, prompt and metric (default: vizwiz)"
+        "--benchmark",
+        default="vizwiz",
+        metavar="NAME[,NAME...]",
+        help="whose files, prompt and metric (default: vizwiz)",
     )
-    parser.add_argument("--data", help="folder with the benchmark's files as published, or prepared")
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        default=[],
+        metavar="FOLDER",
+        help="with the benchmark's files as published, or prepared; of several benchmarks, with a folder for each",
+    )
     parser.add_argument(
         "--template",
+        nargs="+",
+        default=[],
         metavar="FILE",
         help="published file that a submission fills in, if it is not in --data, or --split has answers",
     )
-    parser.add_argument("--split", default="val", help="split to answer (default: val)")
-    parser.add_argument("--limit", type=int, help="answer the first so many images only")
+    parser.add_argument(
+        "--split",
+        nargs="+",
+        default=[],
+        help="split to answer (default: the one whose score is usually reported and known without a server)",
+    )
+    parser.add_argument("--limit", type=int, help="answer all questions about the first so many images only")
     parser.add_argument("--out", required=True, type=Path, help="folder for predictions and scores")
     parser.add_argument(
         "--engine",
@@ -56,46 +88,112 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def by_benchmark(flag: str, values: Sequence[str], benchmarks: Sequence[str]) -> dict[str, str]:
+    """What a flag says for single benchmarks (NAME=VALUE), and under "" for all others (VALUE).
+
+    Raises:
+        ConfigError: two values for one, or one for a benchmark that is not evaluated.
+    """
+    chosen: dict[str, str] = {}
+    for value in values:
+        name, equals, rest = value.partition("=")
+        name, rest = (name, rest) if equals and name in BENCHMARKS else ("", value)
+        if name in chosen:
+            raise ConfigError(f"--{flag} {' '.join(values)}: two values for {name or 'all'}; give one")
+        if name and name not in benchmarks:
+            raise ConfigError(f"--{flag} {value}: {name} is not in --benchmark {','.join(benchmarks)}")
+        chosen[name] = rest
+    return chosen
+
+
+def load_parts(args: argparse.Namespace) -> list[Part]:
+    """All benchmarks, before the first question is answered: mistakes should show early."""
+    names = args.benchmark.split(",")
+    if len(set(names)) < len(names):
+        raise ConfigError(f"--benchmark {args.benchmark}: name each once")
+    if args.template and args.limit is not None:
+        raise ConfigError("--template asks for a submission, which is of a whole split: leave out --limit")
+    data, splits, templates = (by_benchmark(flag, getattr(args, flag), names) for flag in ("data", "split", "template"))
+    if len(names) > 1:
+        if "" in templates:
+            raise ConfigError(f"--template {templates['']}: of several benchmarks, say whose: NAME=FILE")
+        data = {name: f"{data['']}/{name}" for name in names if "" in data} | data
+    return [
+        load_part(
+            name,
+            data=data.get(name, data.get("")),
+            split=splits.get(name, splits.get("")),
+            limit=args.limit,
+            template=templates.get(name, templates.get("")),
+        )
+        for name in names
+    ]
+
+
+def answerer(args: argparse.Namespace) -> Answerer:
+    """What answers: the model, which is loaded when there is something to answer, or the question alone."""
+    load = load_vllm if args.engine == "vllm" else partial(load_model, device_map=args.device)
+    loaded = cache(partial(load, args.model, image_aspect=args.image_aspect, dtype=args.dtype))
+    batch = VLLM_BATCH if args.engine == "vllm" else {"batch_size": args.batch_size}
+
+    def answer(part: Part, known: Collection[str]) -> Iterable[Prediction]:
+        if args.model == QUESTION_ONLY:
+            train = load_folder(part.benchmark.name, part.data, split="train")
+            given = question_only_predictions(train, part.records)
+            return (prediction for prediction in given if prediction["id"] not in known)
+        return answer_questions(
+            *loaded(),
+            part.records,
+            engine=args.engine,
+            max_new_tokens=args.max_new_tokens,
+            known=known,
+            **batch,
+        )
+
+    return answer
+
+
+def report(part: Part, scores: Scores, submission: Path | None) -> None:
+    """Say on the terminal what came of a benchmark."""
+    name = part.benchmark.name
+    if name in scores.content["benchmarks"]:
+        entry = scores.content["benchmarks"][name]
+        low, high = entry["interval"]
+        print(f"{name}: {entry['score']:.4f} (95 % interval {low:.4f} to {high:.4f}, {entry['n']} questions)")
+    elif submission is None:
+        reason = "no server's file is known" if part.whole else "--limit leaves out a part, and a server takes it whole"
+        print(f"{name}: {part.split} has no answers to score by; nothing to submit: {reason}")
+    if submission is not None:
+        print(f"{name}: to submit, {submission}")
+
+
 @cli
 def main() -> None:
     args = parse_args()
-    benchmark = get_benchmark(args.benchmark)
-    records = load_folder(args.benchmark, args.data, split=args.split)
     if args.limit is not None:
-        records = records.select(range(min(args.limit, len(records))))
-    asked = list(questions(records))
-    template = template_of(benchmark, asked, args.data, args.template)
-    args.out.mkdir(parents=True, exist_ok=True)
-
-    if args.model == QUESTION_ONLY:
-        predictions = question_only_predictions(load_folder(args.benchmark, args.data, split="train"), records)
-    else:
-        model, processor = load_model(
-            args.model, image_aspect=args.image_aspect, dtype=args.dtype, device_map=args.device
-        )
-        predictions = answer_questions(
-            model,
-            processor,
-            records,
-            engine=args.engine,
-            batch_size=args.batch_size,
-            max_new_tokens=args.max_new_tokens,
-        )
-    answered = write_predictions(predictions, args.out / PREDICTIONS_FILE, total=len(asked))
-    settings = {
-        "split": args.split,
-        "limit": args.limit,
-        "engine": args.engine,
-        "max_new_tokens": args.max_new_tokens,
-        "dtype": args.dtype,
-    }
-    role = role_of(args.model)
-    scores = write_evaluation(
-        args.out, benchmark, asked, answered, model=args.model, role=role, settings=settings, template=template
+        check_limits(limit=args.limit)
+    parts = load_parts(args)
+    scores = Scores(
+        args.out,
+        model=args.model,
+        role=role_of(args.model),
+        settings={
+            "weights": None if args.model == QUESTION_ONLY else model_identity(args.model),
+            "limit": args.limit,
+            "engine": args.engine,
+            "max_new_tokens": args.max_new_tokens,
+            "dtype": args.dtype,
+            "image_aspect": args.image_aspect,
+        },
+        benchmarks={
+            part.benchmark.name: {"split": part.split, "instruction": part.benchmark.instruction} for part in parts
+        },
     )
-    for name, entry in scores["benchmarks"].items():
-        low, high = entry["interval"]
-        print(f"{name}: {entry['score']:.4f} (95 % interval {low:.4f} to {high:.4f}, {entry['n']} questions)")
+    answer = answerer(args)
+    for part in parts:
+        report(part, scores, evaluate(part, scores, answer))
+    if len(parts) > 1:
+        print(results_table([scores.content]))
     print(f"written to {args.out}")
 
 

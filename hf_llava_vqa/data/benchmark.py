@@ -27,6 +27,7 @@ class Benchmark:
     instruction: str  # follows each question on a line of its own; "" for none
     metric: str  # name for `metric_path`, "" if there is none
     metric_variant: str  # "" if the metric has no variants
+    evaluation_split: str = "val"  # answered unless the user names another
     score_answers: Scorer | None = None  # None if its dialogues carry no answers to score against
     submission_file: str = ""  # what the server's file is called, "" if there is no server
     submit: Callable[..., None] | None = None  # submit(predictions, path[, template]) writes the server's file

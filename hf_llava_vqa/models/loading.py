@@ -5,6 +5,8 @@ from typing import Any
 
 from huggingface_hub.errors import HfHubHTTPError
 from peft import PeftConfig, PeftModel
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
+from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
@@ -31,6 +33,7 @@ from hf_llava_vqa.models.processors import prepare_processor
 from hf_llava_vqa.models.projectors.files import read_projector
 
 ADAPTER_FILE = "adapter_config.json"
+_COPY_AGAIN = "copy the adapter again, with all its files"
 
 
 def load_model(
@@ -50,9 +53,12 @@ def load_model(
         `(model, processor)`, the model in evaluation mode.
 
     Raises:
-        ModelError: a path that does not exist, is not a LLaVA, or an adapter whose base cannot be found.
+        ModelError: a path that does not exist, is not a LLaVA, or an adapter whose base or whose own weights, those of
+            the projector among them, cannot be found.
     """
     base = adapter_base(path)
+    if base is not None:
+        check_adapter_weights(path)
     config, processor = _describe(base or path, path)
     processor = prepare_processor(processor, config, image_aspect=image_aspect, template=template)
     model = _model(base or path, processor, **kwargs)
@@ -111,6 +117,24 @@ def adapter_base(path: str) -> str | Assembly | None:
     if not base:
         raise ModelError(f"{path}/{ADAPTER_FILE} names no base model; set its base_model_name_or_path")
     return base
+
+
+def check_adapter_weights(path: str) -> None:
+    """Raise `ModelError` unless an adapter holds every part that was trained in full beside it.
+
+    PEFT would put the base's in their place, with no more than a warning.
+    """
+    file = cached_file(path, SAFETENSORS_WEIGHTS_NAME, _raise_exceptions_for_missing_entries=False)
+    if file is None:
+        raise ModelError(f"{path}: no {SAFETENSORS_WEIGHTS_NAME} beside {ADAPTER_FILE}; {_COPY_AGAIN}")
+    try:
+        with safe_open(file, framework="pt") as weights:
+            names = list(weights.keys())
+    except SafetensorError as error:
+        raise ModelError(f"{file}: {_first_line(error)}; {_COPY_AGAIN}") from error
+    for part in PeftConfig.from_pretrained(path).modules_to_save or ():
+        if not any(f".{part}." in name for name in names):
+            raise ModelError(f"{file}: no weights of {part}, which was trained in full; {_COPY_AGAIN}")
 
 
 def llava_config(path: str) -> LlavaConfig:

@@ -12,8 +12,9 @@ from hf_llava_vqa.data.scoring import human_answers
 from hf_llava_vqa.errors import RecordError
 from hf_llava_vqa.generation import Question, questions
 from hf_llava_vqa.metrics import metric_title
-from hf_llava_vqa.reports.evaluation import SCORES_FILE, Prediction, read_predictions
 from hf_llava_vqa.reports.page import Example, GradedAnswer, write_page
+from hf_llava_vqa.reports.predictions import Prediction, read_predictions
+from hf_llava_vqa.reports.scores import benchmark_folder, read_scores
 
 ROLE_ORDER = ("question_only", "base", "adapter", "merged")
 
@@ -47,19 +48,24 @@ def read_evaluations(folders: Sequence[Path], benchmark: str) -> list[Evaluation
 
 
 def _read(folder: Path, benchmark: str) -> Evaluation:
-    path = folder / SCORES_FILE
-    if not path.is_file():
-        raise RecordError(f"{path} is missing; write it with scripts/evaluate.py --out {folder}")
-    scores = json.loads(path.read_text())
+    scores = read_scores(folder)
     if benchmark not in scores["benchmarks"]:
-        raise RecordError(f"{path} has no scores for {benchmark}; it has: {', '.join(scores['benchmarks']) or 'none'}")
+        there = ", ".join(scores["benchmarks"]) or "none"
+        raise RecordError(f"{folder} has no scores for {benchmark}; it has: {there}")
+    settings = scores["settings"]["benchmarks"]
+    predictions = read_predictions(benchmark_folder(folder, settings, benchmark))
+    if len(predictions) != scores["benchmarks"][benchmark]["n"]:
+        raise RecordError(
+            f"{folder}: {len(predictions)} predictions for {benchmark}, but "
+            f"{scores['benchmarks'][benchmark]['n']} were scored; evaluate again"
+        )
     return Evaluation(
         model=scores["model"],
         role=scores["role"],
         benchmark=benchmark,
-        split=scores["settings"]["split"],
+        split=settings[benchmark]["split"],
         scores=scores["benchmarks"][benchmark],
-        predictions={prediction["id"]: prediction for prediction in read_predictions(folder)},
+        predictions={prediction["id"]: prediction for prediction in predictions},
     )
 
 

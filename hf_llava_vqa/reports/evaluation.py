@@ -1,28 +1,65 @@
-"""Scoring a model on a benchmark's split: predictions, `scores.json`, the submission file, and what to compare with.
+"""Scoring a model on a benchmark's split: the metric with its interval, the submission file, and what to compare with.
 
 A model is compared with two things that need no model: the answer a person would guess from the question alone, and
 the ceiling, the best score any fixed answer per question can get from people who disagree.
 """
 
-import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
-
+from hf_llava_vqa.data import get_benchmark, load_folder
 from hf_llava_vqa.data.benchmark import Benchmark
-from hf_llava_vqa.data.submissions import answers_by_id, answers_of_all
+from hf_llava_vqa.data.submissions import answers_by_id
 from hf_llava_vqa.errors import RecordError
 from hf_llava_vqa.generation import Question, questions
 from hf_llava_vqa.models.loading import ADAPTER_FILE
+from hf_llava_vqa.reports.predictions import PREDICTIONS_FILE, Prediction, earlier_predictions, write_predictions
+from hf_llava_vqa.reports.scores import Scores
 from hf_llava_vqa.reports.stats import statistic_interval
-from hf_llava_vqa.training.training_recipe import RECIPE_FILE, versions
+from hf_llava_vqa.training.training_recipe import RECIPE_FILE
 
-Prediction = dict[str, Any]
-PREDICTIONS_FILE, SCORES_FILE = "predictions.jsonl", "scores.json"
 QUESTION_ONLY = "question_only"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One benchmark of an evaluation: a split, as far as it is asked."""
+
+    benchmark: Benchmark
+    split: str
+    records: Iterable[dict[str, Any]]
+    data: str | None = None  # the folder it was read from
+    template: str | None = None  # see `template_of`
+    whole: bool = True  # whether `records` is all of the split
+
+
+Answerer = Callable[[Part, Collection[str]], Iterable[Prediction]]
+"""answer(part, ids that are answered already) -> predictions for the others, in any order."""
+
+
+def load_part(
+    name: str, *, data: str | None, split: str | None = None, limit: int | None = None, template: str | None = None
+) -> Part:
+    """Read what is asked, and find what its submission will need.
+
+    Args:
+        data: as for `load_folder`.
+        split: None for the one the benchmark is usually evaluated on.
+        limit: ask about the first so many images only.
+        template: as for `template_of`.
+
+    Raises:
+        ConfigError, RecordError: as `load_folder` and `template_of`.
+    """
+    benchmark = get_benchmark(name)
+    split = split or benchmark.evaluation_split
+    records = load_folder(name, data, split=split)
+    if limit is not None and limit < len(records):
+        return Part(benchmark, split, records.select(range(limit)), data, whole=False)
+    return Part(benchmark, split, records, data, template_of(benchmark, questions(records), data, template))
 
 
 def question_only_predictions(
@@ -50,17 +87,6 @@ def question_only_predictions(
         }
 
 
-def write_predictions(predictions: Iterable[Prediction], path: Path, *, total: int) -> list[Prediction]:
-    """Write predictions to a JSON Lines file as they come, with a progress bar on terminals; returns them."""
-    written = []
-    with path.open("w") as file:
-        for prediction in tqdm(predictions, total=total, desc="answering", unit="question", disable=None):
-            file.write(json.dumps(prediction, ensure_ascii=False) + "\n")
-            file.flush()
-            written.append(prediction)
-    return written
-
-
 def benchmark_scores(
     benchmark: Benchmark, asked: Sequence[Question], predictions: Sequence[Prediction], *, seed: int = 0
 ) -> dict[str, Any]:
@@ -86,7 +112,7 @@ def benchmark_scores(
 
 
 def template_of(
-    benchmark: Benchmark, asked: Sequence[Question], data: str | Path | None, template: str | None
+    benchmark: Benchmark, asked: Iterable[Question], data: str | Path | None, template: str | None
 ) -> str | None:
     """Find the published file that a submission fills in. Its lack should be known before the questions are answered.
 
@@ -105,41 +131,49 @@ def template_of(
     return benchmark.find_template(data, template)
 
 
-def write_evaluation(
-    folder: Path,
-    benchmark: Benchmark,
-    asked: Sequence[Question],
-    predictions: Sequence[Prediction],
-    *,
-    model: str,
-    role: str,
-    settings: dict[str, Any],
-    template: str | None = None,
-) -> dict[str, Any]:
-    """Write `scores.json`, and for a split without answers the benchmark's submission file; returns the scores.
+def evaluate(part: Part, scores: Scores, answer: Answerer) -> Path | None:
+    """Answer the questions of a benchmark that are not answered yet, score it if it can be, and write its submission.
+
+    There is a submission for a split without answers, or where a template is given, unless only a part was asked.
 
     Args:
-        template: what `template_of` found; with it there is a submission file for a split with answers too.
+        scores: the evaluation's file, into which the scores go; says where the predictions lie.
+        answer: is called with the ids that are answered already, unless all are.
+
+    Returns:
+        The submission's file; None if there is none.
 
     Raises:
-        RecordError: some questions of the split have answers and others do not; predictions are missing, doubled or
-            of another split.
+        RecordError: no questions, or some of them have answers and others do not; predictions of another split, or
+            doubled ones; predictions that the metric or the server does not take.
     """
+    benchmark, folder = part.benchmark, scores.folder_of(part.benchmark.name)
+    asked = list(questions(part.records))
+    scored = _has_answers(part, asked)
+    folder.mkdir(exist_ok=True)
+    known = earlier_predictions(folder / PREDICTIONS_FILE, asked)
+    new = answer(part, known) if len(known) < len(asked) else ()
+    predictions = write_predictions(new, folder / PREDICTIONS_FILE, asked, known)
+    if scored:
+        scores.add(benchmark.name, benchmark_scores(benchmark, asked, predictions))
+    if benchmark.submit is None or not part.whole or (scored and part.template is None):
+        return None
+    path = folder / benchmark.submission_file
+    benchmark.submit(predictions, path, *([] if part.template is None else [part.template]))
+    return path
+
+
+def _has_answers(part: Part, asked: Sequence[Question]) -> bool:
+    """Whether the questions can be scored."""
     with_answers = sum(bool(dialogue["answers"]) for _, dialogue in asked)
+    if not asked:
+        raise RecordError(f"{part.benchmark.name}: the split {part.split} asks nothing; choose another")
     if 0 < with_answers < len(asked):
         raise RecordError(
-            f"{with_answers} of {len(asked)} questions have answers; score a split where all or none have"
+            f"{part.benchmark.name}: {with_answers} of {len(asked)} questions have answers; score a split where all or "
+            "none have"
         )
-    scores: dict[str, Any] = {"model": model, "role": role, "benchmarks": {}}
-    if with_answers:
-        scores["benchmarks"][benchmark.name] = benchmark_scores(benchmark, asked, predictions)
-    scores |= {"settings": settings, "versions": versions()}
-    (folder / SCORES_FILE).write_text(json.dumps(scores, indent=2) + "\n")
-    if benchmark.submit is not None and (template is not None or not with_answers):
-        answers_of_all([dialogue["id"] for _, dialogue in asked], predictions, benchmark.name)
-        filled_in = [] if template is None else [template]
-        benchmark.submit(list(predictions), folder / benchmark.submission_file, *filled_in)
-    return scores
+    return with_answers > 0
 
 
 def role_of(model: str) -> str:
@@ -149,20 +183,6 @@ def role_of(model: str) -> str:
     if (Path(model) / ADAPTER_FILE).is_file():
         return "adapter"
     return "merged" if (Path(model) / RECIPE_FILE).is_file() else "base"
-
-
-def read_predictions(folder: Path) -> list[Prediction]:
-    """The predictions in an evaluation folder; raises `RecordError` naming the line that is not one."""
-    path = folder / PREDICTIONS_FILE
-    if not path.is_file():
-        raise RecordError(f"{path} is missing; write it with scripts/evaluate.py --out {folder}")
-    predictions = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
-        try:
-            predictions.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise RecordError(f"{path}, line {number}: not JSON ({error.msg}); run the evaluation again") from error
-    return predictions
 
 
 def _question(dialogue: dict[str, Any]) -> str:

@@ -69,6 +69,7 @@ class Measured:
 
 def measure(args: argparse.Namespace) -> tuple[list[list[str]], dict[str, object], dict[str, float]]:
     """Return a table, how many times as many questions a second as stock TRL, and the figures behind it."""
+    torch.set_num_threads(1)
     bench = Workbench.of(args, args.data)
     print(settings(bench))
     table = [HEADER]

@@ -169,7 +169,7 @@ class Meter(TrainerCallback):
     """When each optimizer step ended, and how much went through the model in all of them.
 
     Attributes:
-        times: `time.perf_counter` when training began and after each step.
+        times: seconds when training began and after each step, see `seconds`.
         tokens: places of all batches, padding included.
         images: pictures of all batches.
     """
@@ -190,9 +190,18 @@ class Meter(TrainerCallback):
         self.images += len(inputs["pixel_values"]) if "pixel_values" in inputs else 0
 
     def _stamp(self) -> None:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        self.times.append(time.perf_counter())
+        self.times.append(seconds())
+
+
+def seconds() -> float:
+    """A clock for ways that take turns: on a GPU the wall's, when its work is done; on a CPU this process's own time.
+
+    Processor time with one thread is what other processes of the machine disturb least.
+    """
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time()
 
 
 @dataclass(frozen=True)

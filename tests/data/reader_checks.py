@@ -19,7 +19,10 @@ from hf_llava_vqa.data import get_benchmark
 from hf_llava_vqa.errors import RecordError, VqaError
 from hf_llava_vqa.generation import questions
 from hf_llava_vqa.records import validate_record
-from hf_llava_vqa.reports.evaluation import template_of, write_evaluation
+from hf_llava_vqa.reports.evaluation import Part, template_of
+from hf_llava_vqa.reports.evaluation import evaluate as score_and_submit
+from hf_llava_vqa.reports.predictions import PREDICTIONS_FILE
+from hf_llava_vqa.reports.scores import SCORES_FILE, Scores, read_scores
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "parity" / "submission"
 """What LLaVA's scripts made of answer files."""
@@ -168,7 +171,12 @@ def evaluate(
     Returns:
         The benchmark's entry of `scores.json`, {} for a split without answers.
     """
-    benchmark, asked = get_benchmark(name), list(questions(records))
+    benchmark, records = get_benchmark(name), list(records)
+    found = template_of(benchmark, questions(records), root, template)
+    for file in (PREDICTIONS_FILE, SCORES_FILE):
+        (out / file).unlink(missing_ok=True)
+    part = Part(benchmark, "its split", records, template=found)
+    scores = Scores(out, model="stub", role="base", settings={}, benchmarks={name: {"split": part.split}})
     predictions = [
         {
             "id": dialogue["id"],
@@ -177,12 +185,10 @@ def evaluate(
             "answer": answers[dialogue["id"]],
             "confidence": 1.0,
         }
-        for record, dialogue in asked
+        for record, dialogue in questions(records)
     ]
-    out.mkdir(exist_ok=True)
-    found = template_of(benchmark, asked, root, template)
-    write_evaluation(out, benchmark, asked, predictions, model="stub", role="base", settings={}, template=found)
-    entry = json.loads((out / "scores.json").read_text())["benchmarks"].get(name, {})
+    score_and_submit(part, scores, lambda _part, _known: predictions)
+    entry = read_scores(out)["benchmarks"].get(name, {})
     assert not entry or 0 <= entry["interval"][0] <= entry["score"] <= entry["interval"][1] <= 1
     return entry
 

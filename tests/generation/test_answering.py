@@ -9,13 +9,13 @@ from examples import MIXED, Loaded, chain, colour, question, record, stock_answe
 
 from hf_llava_vqa import bad_images
 from hf_llava_vqa.errors import ConfigError, ImageError, PromptError
-from hf_llava_vqa.generation import ENGINES, answer_questions, questions
+from hf_llava_vqa.generation import answer_questions, answering, questions
 from hf_llava_vqa.images import open_image
 
 NEW_TOKENS = 6
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", ["forest", "generate"])
 @pytest.mark.parametrize("batch_size", [1, 3, 16])
 def test_batched_answers_equal_the_stock_models_one_by_one(loaded: Loaded, batch_size: int, engine: str) -> None:
     limits = {"batch_size": batch_size, "max_new_tokens": NEW_TOKENS}
@@ -35,7 +35,7 @@ def test_batched_answers_equal_the_stock_models_one_by_one(loaded: Loaded, batch
     assert len({prediction["answer"] for prediction in predictions}) == len(asked)  # the model tells them apart
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", ["forest", "generate"])
 def test_an_answer_that_ends_early_counts_its_own_tokens_only(loaded: Loaded, engine: str) -> None:
     """One answer of the batch is `</s>` at once; the other goes on as if nothing had happened."""
     model, processor = loaded
@@ -52,6 +52,36 @@ def test_an_answer_that_ends_early_counts_its_own_tokens_only(loaded: Loaded, en
     assert (ended["answer"], ended["confidence"]) == ("", pytest.approx(1))
     (unbiased,) = (p for p in answer_questions(*loaded, MIXED, **settings) if p["id"] == other["id"])
     assert other == {**unbiased, "confidence": pytest.approx(unbiased["confidence"], rel=1e-4)}
+
+
+@pytest.mark.parametrize("engine", ["forest", "generate"])
+@pytest.mark.parametrize("answered", range(8))
+def test_an_interrupted_run_goes_on_with_the_batches_it_would_have_made(
+    loaded: Loaded, monkeypatch: pytest.MonkeyPatch, engine: str, answered: int
+) -> None:
+    """Also where one question of a picture is answered and the other is not: they are read together all the same."""
+    settings = {"engine": engine, "batch_size": 2, "max_new_tokens": NEW_TOKENS}
+    straight = list(answer_questions(*loaded, MIXED, known=(), **settings))
+    known = [prediction["id"] for prediction in straight[:answered]]
+    read = []
+
+    def recording(model: Any, processor: Any, trees: Any, **options: Any) -> Any:
+        read.append({dialogue["id"] for tree in trees for dialogue in tree.dialogues})
+        return answer(model, processor, trees, **options)
+
+    name = "decode" if engine == "forest" else "generate"
+    answer = getattr(answering, name)
+    monkeypatch.setattr(answering, name, recording)
+    assert list(answer_questions(*loaded, MIXED, known=known, **settings)) == straight[answered:]
+    assert all(batch - set(known) for batch in read), "no batch is read for nothing"
+
+
+def test_answers_that_go_on_are_those_in_order(loaded: Loaded) -> None:
+    limits = {"batch_size": 2, "max_new_tokens": NEW_TOKENS}
+    as_they_come = {prediction["id"]: prediction for prediction in answer_questions(*loaded, MIXED, known=(), **limits)}
+    in_order = list(answer_questions(*loaded, MIXED, **limits))
+    assert [as_they_come[prediction["id"]] for prediction in in_order] == in_order
+    assert list(as_they_come) != [prediction["id"] for prediction in in_order]
 
 
 def test_a_picture_is_opened_once_a_batch(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,8 +141,8 @@ def test_what_cannot_be_asked_is_named(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"engine": "vroom"}, "unknown engine 'vroom'; use one of: forest, generate"),
-        ({"engine": "generate", "temperature": 0.5}, "greedy reference"),
+        ({"engine": "vroom"}, "unknown engine 'vroom'; use one of: forest, generate, vllm"),
+        ({"engine": "generate", "temperature": 0.5}, "engine generate is greedy"),
         ({"temperature": -1.0}, "temperature is -1.0"),
         ({"top_p": 0.0}, "top_p is 0.0"),
         ({"max_new_tokens": 0}, "max_new_tokens is 0"),

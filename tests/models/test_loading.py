@@ -10,6 +10,7 @@ import pytest
 import torch
 from examples import MIXED, SIDE, build_outspoken_llava
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 from short_training import train_briefly
 from transformers import AutoModelForCausalLM, AutoProcessor, LlamaConfig, LlavaForConditionalGeneration, LlavaProcessor
 from trl import ModelConfig
@@ -164,6 +165,37 @@ def test_an_adapter_whose_base_is_gone(adapter: Path, tmp_path: Path) -> None:
         config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": name}))
         with pytest.raises(ModelError, match=message):
             load_model(str(tmp_path / "moved"))
+
+
+@pytest.mark.parametrize(
+    ("keep", "message"),
+    [
+        (
+            lambda name: "lora_" in name,
+            "no weights of multi_modal_projector, which was trained in full; copy the adapter",
+        ),
+        (None, "no adapter_model.safetensors beside adapter_config.json; copy the adapter again, with all its files"),
+    ],
+)
+def test_an_adapter_without_its_projector(
+    adapter: Path, tmp_path: Path, keep: Callable[[str], bool] | None, message: str
+) -> None:
+    shutil.copytree(adapter, tmp_path / "copy")
+    file = tmp_path / "copy" / "adapter_model.safetensors"
+    tensors = load_file(file)
+    file.unlink()
+    if keep is not None:
+        save_file({name: tensor for name, tensor in tensors.items() if keep(name)}, file)
+    with pytest.raises(ModelError, match=message):
+        load_model(str(tmp_path / "copy"))
+
+
+def test_an_adapter_that_was_copied_in_part(adapter: Path, tmp_path: Path) -> None:
+    shutil.copytree(adapter, tmp_path / "copy")
+    file = tmp_path / "copy" / "adapter_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1000])
+    with pytest.raises(ModelError, match=r"adapter_model.safetensors: .*; copy the adapter again, with all its files"):
+        load_model(str(tmp_path / "copy"))
 
 
 def test_training_from_an_adapter(adapter: Path) -> None:

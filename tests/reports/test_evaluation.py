@@ -1,50 +1,58 @@
-"""Scores of predictions, the baselines that need no model, and side-by-side comparison."""
+"""Scores of predictions, the baselines that need no model, and submissions."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from answered import ASKED, RECORDS, predictions, record
+from examples import png
 
-from hf_llava_vqa.data import get_benchmark
+from hf_llava_vqa.data import BENCHMARKS, get_benchmark
+from hf_llava_vqa.data.benchmark import Benchmark
 from hf_llava_vqa.data.scoring import ceiling
 from hf_llava_vqa.data.submissions import answers_by_id
-from hf_llava_vqa.errors import RecordError
+from hf_llava_vqa.errors import ConfigError, RecordError
 from hf_llava_vqa.generation import questions
-from hf_llava_vqa.records import make_dialogue, make_record
-from hf_llava_vqa.reports.comparison import read_evaluations, score_table
 from hf_llava_vqa.reports.evaluation import (
+    Part,
     benchmark_scores,
+    evaluate,
+    load_part,
     question_only_predictions,
-    read_predictions,
     role_of,
     template_of,
-    write_evaluation,
 )
+from hf_llava_vqa.reports.predictions import read_predictions
+from hf_llava_vqa.reports.scores import Scores
 
 VIZWIZ = get_benchmark("vizwiz")
 
 
-def record(name: str, *asked: tuple[str, list[str], str]) -> dict[str, Any]:
-    dialogues = [
-        make_dialogue(id=f"{name}#{k}", question=question, answers=answers, answer_type=answer_type)
-        for k, (question, answers, answer_type) in enumerate(asked)
-    ]
-    return make_record(image_id=name, dialogues=dialogues, source="vizwiz", split="val")
+def part(benchmark: Benchmark, records: list[dict[str, Any]], **settings: Any) -> Part:
+    return Part(benchmark, "val", records, **settings)
 
 
-RECORDS = [
-    record("a", ("what?", ["cat"] * 10, "other"), ("is it?", ["yes"] * 7 + ["no"] * 3, "yes/no")),
-    record("b", ("what?", ["dog"] * 2 + [f"thing {k}" for k in range(8)], "my own label")),
-]
-ASKED = list(questions(RECORDS))
+def scores_of(benchmark: Benchmark, folder: Path) -> Scores:
+    return Scores(folder, model="m", role="base", settings={}, benchmarks={benchmark.name: {"split": "val"}})
 
 
-def predictions(*answers: str) -> list[dict[str, Any]]:
+def by_last_letter(asked: Part, _known: Any) -> list[dict[str, Any]]:
+    """Answers every question with the last letter of its id."""
     return [
-        {"id": dialogue["id"], "image_id": row["image_id"], "question": "", "answer": answer, "confidence": 1.0}
-        for (row, dialogue), answer in zip(ASKED, answers, strict=True)
+        {
+            "id": dialogue["id"],
+            "image_id": row["image_id"],
+            "question": dialogue["turns"][-1]["content"],
+            "answer": dialogue["id"][-1],
+            "confidence": 1.0,
+        }
+        for row, dialogue in questions(asked.records)
     ]
+
+
+def unasked(_part: Part, _known: Any) -> list[dict[str, Any]]:
+    raise AssertionError("there is nothing to answer")
 
 
 def test_scores_by_the_users_own_labels() -> None:
@@ -91,25 +99,70 @@ def test_question_only_answers_with_the_majority_of_the_same_words() -> None:
     ]
 
 
-def test_half_answered_splits_are_refused(tmp_path: Path) -> None:
-    asked = list(questions([RECORDS[0], record("c", ("what?", [], ""))]))
-    with pytest.raises(RecordError, match="2 of 3 questions have answers"):
-        write_evaluation(tmp_path, VIZWIZ, asked, [], model="m", role="base", settings={})
+def test_half_answered_and_empty_splits_are_refused(tmp_path: Path) -> None:
+    records = [RECORDS[0], record("c", ("what?", [], ""))]
+    with pytest.raises(RecordError, match="vizwiz: 2 of 3 questions have answers"):
+        evaluate(part(VIZWIZ, records), scores_of(VIZWIZ, tmp_path), unasked)
+    with pytest.raises(RecordError, match="vizwiz: the split val asks nothing"):
+        evaluate(part(VIZWIZ, []), scores_of(VIZWIZ, tmp_path), unasked)
 
 
 def test_a_submission_that_fills_in_a_published_file(tmp_path: Path) -> None:
-    dacon = get_benchmark("dacon")
-    asked = list(questions([record("c", ("what?", [], ""), ("who?", [], ""))]))
+    dacon, records = get_benchmark("dacon"), [record("c", ("what?", [], ""), ("who?", [], ""))]
     with pytest.raises(RecordError, match=r"no sample_submission\.csv or open\.zip holding it"):
-        template_of(dacon, asked, tmp_path, None)
+        template_of(dacon, questions(records), tmp_path, None)
     (tmp_path / "sample_submission.csv").write_text("ID,answer\nc#1,\nc#0,\n")
-    template = template_of(dacon, asked, tmp_path, None)
-    given = [{"id": dialogue["id"], "answer": dialogue["id"][-1]} for _, dialogue in asked]
-    scores = write_evaluation(tmp_path, dacon, asked, given, model="m", role="base", settings={}, template=template)
-    assert scores["benchmarks"] == {}
-    assert (tmp_path / "submission.csv").read_text() == "ID,answer\nc#1,1\nc#0,0\n"
+    template = template_of(dacon, questions(records), tmp_path, None)
+    scores = scores_of(dacon, tmp_path)
+    file = evaluate(part(dacon, records, template=template), scores, by_last_letter)
+    assert file == tmp_path / "submission.csv"
+    assert file.read_text() == "ID,answer\nc#1,1\nc#0,0\n"
+    assert scores.content["benchmarks"] == {}
     assert template_of(dacon, ASKED, None, None) is None, "a split with answers is scored"
-    assert template_of(VIZWIZ, asked, None, None) is None
+    assert template_of(VIZWIZ, questions(records), None, None) is None
+
+
+def test_a_part_of_a_split_is_not_submitted(tmp_path: Path) -> None:
+    records = [record("c", ("what?", [], ""))]
+    assert evaluate(part(VIZWIZ, records, whole=False), scores_of(VIZWIZ, tmp_path), by_last_letter) is None
+    assert not (tmp_path / "submission.json").exists()
+    assert evaluate(part(VIZWIZ, records), scores_of(VIZWIZ, tmp_path), unasked) == tmp_path / "submission.json"
+
+
+def test_only_what_is_open_is_answered(tmp_path: Path) -> None:
+    def answer(_part: Part, known: Any) -> list[dict[str, Any]]:
+        asked.append(sorted(known))
+        return [prediction for prediction in reversed(predictions("cat", "no", "dog")) if prediction["id"] not in known]
+
+    asked: list[list[str]] = []
+    (first, *_) = predictions("cat", "no", "dog")
+    scores = scores_of(VIZWIZ, tmp_path)
+    (tmp_path / "predictions.jsonl").write_text(json.dumps(first) + '\n{"id": "a#1", ')
+    evaluate(part(VIZWIZ, RECORDS), scores, answer)
+    evaluate(part(VIZWIZ, RECORDS), scores, unasked)
+    assert asked == [["a#0"]]
+    assert read_predictions(tmp_path) == predictions("cat", "no", "dog")
+    assert scores.content["benchmarks"]["vizwiz"]["score"] == pytest.approx(2.5 / 3)
+
+
+def test_each_benchmark_has_a_split_to_evaluate_on() -> None:
+    assert all(get_benchmark(name).evaluation_split in get_benchmark(name).splits for name in BENCHMARKS)
+
+
+def test_what_is_asked_is_read_from_its_usual_split(tmp_path: Path) -> None:
+    for split in ("val", "test"):
+        (tmp_path / split).mkdir()
+        for number in range(3):
+            (tmp_path / split / f"{number}.png").write_bytes(png((90, 80 * number, 50)))
+        rows = [{"image": f"{number}.png", "question": "what?", "answers": [{"answer": "a"}]} for number in range(3)]
+        (tmp_path / f"{split}.json").write_text(json.dumps(rows))
+    found = [load_part("vizwiz", data=str(tmp_path), limit=limit) for limit in (None, 2, 3)]
+    assert [(part.split, len(list(part.records)), part.whole) for part in found] == [
+        *(("val", 3, True), ("val", 2, False), ("val", 3, True))
+    ]
+    assert load_part("vizwiz", data=str(tmp_path), split="test").split == "test"
+    with pytest.raises(ConfigError, match="vizwiz: split must be one of train, val, test, not 'dev'"):
+        load_part("vizwiz", data=str(tmp_path), split="dev")
 
 
 def test_roles(tmp_path: Path) -> None:
@@ -119,36 +172,3 @@ def test_roles(tmp_path: Path) -> None:
     assert role_of(str(tmp_path)) == "merged"
     (tmp_path / "adapter_config.json").write_text("{}")
     assert role_of(str(tmp_path)) == "adapter"
-
-
-def evaluate(folder: Path, role: str, *answers: str, split: str = "val") -> Path:
-    folder.mkdir()
-    given = predictions(*answers)
-    (folder / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in given))
-    write_evaluation(folder, VIZWIZ, ASKED, given, model=role, role=role, settings={"split": split})
-    return folder
-
-
-def test_comparison_puts_baselines_first_and_the_ceiling_last(tmp_path: Path) -> None:
-    folders = [
-        evaluate(tmp_path / "x", "adapter", "cat", "yes", "dog"),
-        evaluate(tmp_path / "y", "base", "a cat", "yes", "x"),
-        evaluate(tmp_path / "z", "question_only", "dog", "yes", "x"),
-    ]
-    lines = score_table(read_evaluations(folders, "vizwiz")).splitlines()
-    assert [line.split()[0] for line in lines[1:]] == ["question_only", "base", "adapter", "ceiling"]
-    assert lines[3].split()[1] == "86.7"
-
-
-def test_what_cannot_be_compared_is_named(tmp_path: Path) -> None:
-    first = evaluate(tmp_path / "x", "adapter", "cat", "yes", "dog")
-    other = evaluate(tmp_path / "y", "base", "cat", "yes", "dog", split="test")
-    with pytest.raises(RecordError, match=r"y: answers other questions than .*x"):
-        read_evaluations([first, other], "vizwiz")
-    with pytest.raises(RecordError, match="has no scores for easy_vqa; it has: vizwiz"):
-        read_evaluations([first], "easy_vqa")
-    with pytest.raises(RecordError, match=r"is missing; write it with scripts/evaluate.py"):
-        read_evaluations([tmp_path], "vizwiz")
-    (first / "predictions.jsonl").write_text('{"id": "a"}\n{"id": ')
-    with pytest.raises(RecordError, match=r"predictions.jsonl, line 2: not JSON"):
-        read_predictions(first)

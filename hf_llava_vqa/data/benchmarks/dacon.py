@@ -114,6 +114,7 @@ BENCHMARK = Benchmark(
     instruction="",
     metric="vizwiz_accuracy",
     metric_variant="competition_fixed",
+    evaluation_split="test",
     score_answers=score_agreement,
     submission_file="submission.csv",
     submit=submit,

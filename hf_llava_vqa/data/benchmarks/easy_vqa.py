@@ -48,6 +48,7 @@ BENCHMARK = Benchmark(
     instruction="Answer the question using a single word or phrase.",
     metric="vizwiz_accuracy",
     metric_variant="vizwiz",
+    evaluation_split="test",
     score_answers=score_agreement,
     submission_file="",
     submit=None,

@@ -42,5 +42,6 @@ BENCHMARK = Benchmark(
     instruction="",
     metric="captions",
     metric_variant="plain",
+    evaluation_split="test",
     score_answers=score_captions,
 )

@@ -145,6 +145,7 @@ BENCHMARK = Benchmark(
     instruction=SHORT_ANSWER,
     metric="gqa",
     metric_variant="llava",
+    evaluation_split="testdev",
     score_answers=score_answers,
     submission_file="submission.json",
     submit=submit,

@@ -91,6 +91,7 @@ BENCHMARK = Benchmark(
     instruction="",
     metric="llava_bench",
     metric_variant="",
+    evaluation_split="test",
     submission_file="answers.jsonl",
     submit=submit,
     find_template=find_template,

@@ -184,6 +184,7 @@ BENCHMARK = Benchmark(
     instruction=LETTER_ANSWER,
     metric="mmbench",
     metric_variant="vlmevalkit",
+    evaluation_split="dev",
     score_answers=score_answers,
     submission_file="submission.xlsx",
     submit=submit,

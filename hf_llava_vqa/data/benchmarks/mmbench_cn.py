@@ -18,6 +18,7 @@ BENCHMARK = Benchmark(
     instruction="请直接回答选项字母。",
     metric="mmbench",
     metric_variant="vlmevalkit",
+    evaluation_split="dev",
     score_answers=score_answers,
     submission_file="submission.xlsx",
     submit=submit,

@@ -153,5 +153,6 @@ BENCHMARK = Benchmark(
     instruction=SHORT_ANSWER,
     metric="mme",
     metric_variant="",
+    evaluation_split="test",
     score_answers=score_answers,
 )

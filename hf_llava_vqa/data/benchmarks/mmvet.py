@@ -97,6 +97,7 @@ BENCHMARK = Benchmark(
     instruction="",
     metric="mm_vet",
     metric_variant="",
+    evaluation_split="test",
     submission_file="mm-vet.json",
     submit=submit,
     find_template=find_template,

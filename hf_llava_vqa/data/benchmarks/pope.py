@@ -110,5 +110,6 @@ BENCHMARK = Benchmark(
     instruction=SHORT_ANSWER,
     metric="pope",
     metric_variant="llava",
+    evaluation_split="test",
     score_answers=score_answers,
 )

@@ -119,5 +119,6 @@ BENCHMARK = Benchmark(
     instruction=LETTER_ANSWER,
     metric="scienceqa",
     metric_variant="llava",
+    evaluation_split="test",
     score_answers=score_answers,
 )

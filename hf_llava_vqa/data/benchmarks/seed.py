@@ -103,5 +103,6 @@ BENCHMARK = Benchmark(
     instruction=LETTER_ANSWER,
     metric="seed",
     metric_variant="",
+    evaluation_split="test",
     score_answers=score_answers,
 )

@@ -159,6 +159,7 @@ BENCHMARK = Benchmark(
     instruction=INSTRUCTION,
     metric="vizwiz_accuracy",
     metric_variant="competition",
+    evaluation_split="valid",
     score_answers=score_agreement,
     submission_file="submission.npy",
     submit=submit,

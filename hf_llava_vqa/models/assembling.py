@@ -13,11 +13,12 @@ from transformers import (
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     AutoConfig,
     AutoImageProcessor,
+    AutoModel,
     AutoModelForCausalLM,
     AutoTokenizer,
     CLIPConfig,
+    CLIPModel,
     CLIPVisionConfig,
-    CLIPVisionModel,
     GenerationConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
@@ -253,7 +254,8 @@ def _vision_config(assembly: Assembly) -> CLIPVisionConfig:
 
 
 def _vision_state(assembly: Assembly, dtype: Any) -> dict[str, Tensor]:
-    tower = _load(CLIPVisionModel, assembly.vision_tower, dtype=dtype)
+    tower = _load(AutoModel, assembly.vision_tower, dtype=dtype)
+    tower = tower.vision_model if isinstance(tower, CLIPModel) else tower
     return {f"model.vision_tower.{name}": value for name, value in tower.state_dict().items()}
 
 

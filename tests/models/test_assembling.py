@@ -116,6 +116,14 @@ def test_every_part_has_the_type_asked_for_or_else_the_language_models(
         assert {parameter.dtype for parameter in training_model(args).parameters()} == {expected}
 
 
+def test_a_tower_without_its_text_encoder_is_the_same(language: Path, tower: Path, tmp_path: Path) -> None:
+    CLIPVisionModel.from_pretrained(tower).save_pretrained(tmp_path)
+    shutil.copy(tower / "preprocessor_config.json", tmp_path)
+    whole, alone = (training_model(flags(language, place)).state_dict() for place in (tower, tmp_path))
+    assert whole.keys() == alone.keys()
+    assert all(torch.equal(value, alone[name]) for name, value in whole.items())
+
+
 # What is refused, in one line
 
 

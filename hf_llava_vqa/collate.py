@@ -6,6 +6,7 @@ own rows (`image`/`images` with `messages` or `prompt`/`completion`), which beco
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from hf_llava_vqa.augmentation import AUGMENTATIONS, augment
 from hf_llava_vqa.bad_images import BadImage, BadImagePolicy, open_pictures
 from hf_llava_vqa.data import get_benchmark
 from hf_llava_vqa.errors import ConfigError, PromptError, RecordError, VqaError
-from hf_llava_vqa.self_questioning import check_self_question_ratio, own_question, with_own_questions
+from hf_llava_vqa.self_questioning import check_self_questioning, own_question, with_own_questions
 
 Batch = dict[str, Any]
+MASKS = ("dense", "compact", "block", "varlen")
 
 
 def image_tokens(processor: LlavaProcessor) -> int:
@@ -110,9 +112,15 @@ class VqaCollator:
 
     The batch holds `input_ids`, `position_ids`, `labels` [R, L] int64, `weights` [R, L] float32, `pixel_values`
     [I, 3, H, W] in the row-major order of the image slots, and the mask: `attention_mask` [R, 1, L, L] bool
-    (`mask="dense"`, understood by every stock trainer) or `subtree_end` [R, L], `chain` (see `forest.chain_length`)
-    and `dialogue_ids` (`"compact"`). With a template in which the model asks itself, `"compact"` also has
-    `own_questions` [R, L] bool, the supervised tokens that are no answer's.
+    (`mask="dense"`, understood by every stock trainer), or what `VqaTrainer` makes it of, with `dialogue_ids`:
+
+    - `"compact"`: `subtree_end` [R, L] and `chain` (see `forest.chain_length`);
+    - `"block"`: `subtree_end`, all trees packed in one row;
+    - `"varlen"`: no mask but `cu_seq_lens_q`, `cu_seq_lens_k` (see `forest.path_starts`), `max_length_q` and
+      `max_length_k`, all trees packed in one row; they must be paths.
+
+    With a template in which the model asks itself there is also `own_questions` [R, L] bool, the supervised tokens that
+    are no answer's.
 
     A batch without pictures gets an unlabelled one, so that each rank of a distributed run uses the tower and the
     projector. While the attribute `picture_in_every_batch` is False, such a batch has no `pixel_values` instead.
@@ -124,10 +132,12 @@ class VqaCollator:
         answer_confidence_weights: how much an answer counts that was given with confidence `yes`, `maybe` and `no`.
         max_length: longest allowed path in tokens, images counted in full; None for no limit. Nothing is cut.
         max_questions_per_row: a record with more dialogues becomes several trees.
-        mask: `dense` or `compact`.
+        mask: `dense`, `compact`, `block` or `varlen`.
+        pad_to_multiple_of: rows are padded to a multiple of so many tokens; by default whole blocks with `block`.
         instruction: replaces the benchmark's instruction to the model.
         self_question_ratio: share of the questions about pictures that the model learns to ask itself, see
             `self_questioning`; above 0 only with a template that has the role.
+        self_question_weight: weight of a token of such a question, beside 1 for one of an answer.
         augmentation: `none`, or `randaugment` for pictures seen anew each epoch, see `augmentation`.
         on_bad_image: `error`, `skip` or `replace` a record whose picture cannot be opened, see `BadImagePolicy`.
         bad_images_file: names the records that were skipped or replaced.
@@ -148,21 +158,23 @@ class VqaCollator:
         max_length: int | None = None,
         max_questions_per_row: int = 16,
         mask: str = "dense",
+        pad_to_multiple_of: int | None = None,
         instruction: str | None = None,
         self_question_ratio: float = 0.0,
+        self_question_weight: float = 1.0,
         augmentation: str = "none",
         on_bad_image: str = "error",
         bad_images_file: str | Path | None = None,
         seed: int = 0,
     ) -> None:
-        if mask not in ("dense", "compact"):
-            raise ConfigError(f"mask is {mask!r}; use 'dense' or 'compact'")
+        if mask not in MASKS:
+            raise ConfigError(f"unknown mask {mask!r}; use one of: {', '.join(MASKS)}")
         if max_questions_per_row < 1:
             raise ConfigError(f"max_questions_per_row is {max_questions_per_row}; it must be at least 1")
         if augmentation not in AUGMENTATIONS:
             raise ConfigError(f"unknown augmentation {augmentation!r}; use one of: {', '.join(AUGMENTATIONS)}")
         weighted_answers([""], answer_target)  # an unknown target is an error now, not at the first batch
-        check_self_question_ratio(self_question_ratio, template)
+        check_self_questioning(self_question_ratio, self_question_weight, template)
         check_confidence_weights(answer_confidence_weights)
         self.processor = processor
         self.template = prompts.get_template(template).name
@@ -171,8 +183,10 @@ class VqaCollator:
         self.max_length = max_length
         self.max_questions_per_row = max_questions_per_row
         self.mask = mask
+        self.pad_to_multiple_of = pad_to_multiple_of
         self.instruction = instruction
         self.self_question_ratio = self_question_ratio
+        self.self_question_weight = self_question_weight
         self.augmentation = augmentation
         self.bad_images = BadImagePolicy(on_bad_image, file=bad_images_file, seed=seed)
         self.seed = seed
@@ -227,7 +241,9 @@ class VqaCollator:
                     weights.append(weight)
             except VqaError as error:
                 raise type(error)(f"{record['image_id']}, dialogue {dialogue['id']}: {error}") from error
-        return forest.merge(paths, weights)
+        tree = forest.merge(paths, weights)
+        own = np.where(tree.supervised == prompts.QUESTION, self.self_question_weight, 1.0)
+        return replace(tree, weights=own * tree.weights)
 
     def trees(self, record: dict[str, Any]) -> list[forest.Tree]:
         """The trees of a record, one for each row it takes."""
@@ -289,17 +305,30 @@ class VqaCollator:
         return forest.expand_images(forest.merge([(ids, [0, 0])]), self.image_token_id, self.image_tokens)
 
     def _batch(self, trees: list[forest.Tree], pixels: list[torch.Tensor], dialogue_ids: list[list[str]]) -> Batch:
-        rows = forest.lay_out(trees)
-        arrays = forest.pad_rows(rows, self.processor.tokenizer.pad_token_id)
+        packed = self.mask in ("block", "varlen")
+        rows = forest.lay_out(trees, row_length=sum(map(len, trees)) if packed else None)
+        length = self._padded(max(map(len, rows)))
+        arrays = forest.pad_rows(rows, self.processor.tokenizer.pad_token_id, length)
         batch: Batch = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in arrays.items()}
         own_questions = batch.pop("supervised") == prompts.QUESTION
         if any(map(len, pixels)):
             batch["pixel_values"] = torch.cat([pixels[tree] for row in rows for tree in row.trees])
         if self.mask == "dense":
             batch["attention_mask"] = forest.attention_mask(batch.pop("subtree_end"))
-        else:
+            return batch
+        batch["dialogue_ids"] = [[name for tree in row.trees for name in dialogue_ids[tree]] for row in rows]
+        if prompts.asks_itself(self.template):
+            batch["own_questions"] = own_questions
+        if self.mask == "compact":
             batch["chain"] = forest.chain_length(rows)
-            batch["dialogue_ids"] = [[name for tree in row.trees for name in dialogue_ids[tree]] for row in rows]
-            if prompts.asks_itself(self.template):
-                batch["own_questions"] = own_questions
+        elif self.mask == "varlen":
+            del batch["subtree_end"]
+            starts = forest.path_starts(rows[0], length)
+            batch |= dict.fromkeys(("cu_seq_lens_q", "cu_seq_lens_k"), torch.from_numpy(starts))
+            batch |= dict.fromkeys(("max_length_q", "max_length_k"), int(np.diff(starts).max()))
         return batch
+
+    def _padded(self, length: int) -> int:
+        """The next length of a row that its padding allows."""
+        step = self.pad_to_multiple_of or (forest.BLOCK if self.mask == "block" else 1)
+        return -(-length // step) * step

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 from hf_llava_vqa.errors import ForestError
 
 IGNORE_INDEX = -100
+BLOCK = 128  # tokens: FlexAttention computes or skips squares of so many queries and keys
 Path = tuple[Sequence[int], Sequence[int]]  # token ids; 0 where one is not supervised, else what it belongs to
 
 
@@ -295,6 +297,22 @@ def chain_length(rows: Sequence[Row]) -> int:
     return min(second_branch or longest for second_branch in second_branches)
 
 
+def path_starts(row: Row, length: int) -> np.ndarray:
+    """Where each path begins in a row padded to `length`, and the end: [P + 1] int32. The padding counts as a path.
+
+    Kernels for sequences of many lengths take this instead of a mask.
+
+    Raises:
+        ForestError: naming a tree that has branches.
+    """
+    starts = np.flatnonzero(row.position_ids == 0)
+    forks = np.flatnonzero((np.diff(row.position_ids) != 1) & (row.position_ids[1:] > 0))
+    if len(forks):
+        tree = row.trees[np.searchsorted(starts, forks[0], side="right") - 1]
+        raise ForestError(f"tree {tree} has branches, which need a mask; only a question with one answer has none")
+    return np.unique([*starts, len(row), length]).astype(np.int32)
+
+
 def attention_mask(subtree_end: torch.Tensor, chain: int = 0) -> torch.Tensor:
     """The dense mask of rows: `subtree_end` [R, L] int -> [R, 1, L, L] bool, True where query i may see key j.
 
@@ -303,3 +321,13 @@ def attention_mask(subtree_end: torch.Tensor, chain: int = 0) -> torch.Tensor:
     index = torch.arange(subtree_end.shape[1], device=subtree_end.device)
     query, key = index[chain:, None], index[None, :]
     return ((key <= query) & (query < subtree_end[:, None, :]))[:, None]
+
+
+def block_mask(subtree_end: torch.Tensor) -> BlockMask:
+    """The same mask for FlexAttention, which skips the blocks in which no token sees another: [R, 1, L, L]."""
+
+    def sees(row: torch.Tensor, _head: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        return (key <= query) & (query < subtree_end[row, key])
+
+    rows, length = subtree_end.shape
+    return create_block_mask(sees, rows, None, length, length, device=subtree_end.device, BLOCK_SIZE=BLOCK)

@@ -206,6 +206,45 @@ def test_a_batch_of_text_gets_a_padding_tree(
     assert mixed["dialogue_ids"] == [["q"], ["c"], ["p"]]
 
 
+@pytest.mark.parametrize("mask", ["block", "varlen"])
+def test_all_trees_of_a_packed_batch_share_a_row(
+    collator: Callable[..., VqaCollator], processor: Any, mask: str
+) -> None:
+    rows = [
+        record("a", [question("a0"), question("a1")], colours=[colour(1), colour(2)]),
+        record("b", [question("b0")]),
+        record("c", [chain("c0", "Hello?", "Hi.")], colours=[colour(3)]),
+    ]
+    options = {"max_questions_per_row": 1, "answer_target": "majority"}
+    single, packed = (collator(mask=name, **options)(rows) for name in ("compact", mask))
+    assert packed["dialogue_ids"] == [["a0", "a1", "b0", "c0"]]
+    pixels = packed.pop("pixel_values")
+    assert [colour_of(picture, processor) for picture in pixels] == [colour(n) for n in (1, 2, 1, 2, 3)]
+    lengths = [int((row > 0).sum()) + 1 for row in single["position_ids"]]
+    for name in ("input_ids", "position_ids", "labels", "weights"):
+        tokens = [row[:length] for row, length in zip(single[name], lengths, strict=True)]
+        assert packed[name][0, : sum(lengths)].equal(torch.cat(tokens))
+    assert "chain" not in packed
+    if mask == "block":
+        assert packed["subtree_end"].shape == packed["input_ids"].shape == (1, -(-sum(lengths) // 128) * 128)
+    else:
+        assert packed["cu_seq_lens_q"].equal(packed["cu_seq_lens_k"])
+        assert packed["cu_seq_lens_q"].diff().tolist() == lengths
+        assert packed["max_length_q"] == packed["max_length_k"] == max(lengths)
+        assert not {"subtree_end", "attention_mask"} & packed.keys()
+
+
+@pytest.mark.parametrize("mask", ["dense", "compact", "block", "varlen"])
+def test_rows_are_padded_to_a_multiple(collator: Callable[..., VqaCollator], mask: str) -> None:
+    rows = [record("r", [question("q")], colours=[colour(1)])]
+    plain, padded = (collator(mask=mask, pad_to_multiple_of=step)(rows) for step in (1, 50))
+    length, longer = plain["input_ids"].shape[1], padded["input_ids"].shape[1]
+    assert length < longer == -(-length // 50) * 50
+    assert (padded["labels"][:, length:] == -100).all()
+    if mask == "varlen":
+        assert padded["cu_seq_lens_q"].tolist() == [0, length, longer]
+
+
 def test_a_batch_of_text_may_have_no_pictures(collator: Callable[..., VqaCollator]) -> None:
     plain = collator(mask="compact")
     plain.picture_in_every_batch = False
@@ -278,6 +317,16 @@ def test_a_single_question_is_asked_from_the_picture(collator: Callable[..., Vqa
     assert (tree.input_ids == processor.image_token_id).sum() == 1
     lines = marked_text(tree, processor.tokenizer)
     assert [span["text"] for span in lines[-1]["spans"]] == [" VUSER:", " What is this?</s>"]
+
+
+def test_questions_may_weigh_less_than_answers(collator: Callable[..., VqaCollator]) -> None:
+    rows = [record("r", [question("q"), chain("c", "Hello?", "Hi.", "Why?", "so")], colours=[(1, 2, 3)])]
+    asking = {"template": "v1_sq", "self_question_ratio": 1.0, "mask": "compact"}
+    plain, light = collator(**asking)(rows), collator(**asking, self_question_weight=0.25)(rows)
+    own = plain.pop("own_questions")
+    assert own.any()
+    torch.testing.assert_close(light["weights"], torch.where(own, 0.25, 1.0) * plain["weights"])
+    assert light["input_ids"].equal(plain["input_ids"])
 
 
 def test_without_a_picture_nothing_is_asked(collator: Callable[..., VqaCollator]) -> None:
@@ -377,7 +426,7 @@ def test_a_broken_picture_is_named(collator: Callable[..., VqaCollator], tmp_pat
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mask": "sparse"}, "mask is 'sparse'; use 'dense' or 'compact'"),
+        ({"mask": "sparse"}, "unknown mask 'sparse'; use one of: dense, compact"),
         ({"answer_target": "best"}, "unknown answer_target 'best'"),
         ({"answer_confidence_weights": [1.0]}, "answer_confidence_weights is 1.0; give three numbers"),
         ({"template": "v9"}, "unknown template 'v9'"),

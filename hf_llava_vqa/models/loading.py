@@ -33,6 +33,8 @@ from hf_llava_vqa.models.processors import prepare_processor
 from hf_llava_vqa.models.projectors.files import read_projector
 
 ADAPTER_FILE = "adapter_config.json"
+# As LLaVA does: the projector stays in 16 bits, and so does the small tower. Names count from the model's beginning.
+NOT_QUANTISED = ("model.multi_modal_projector", "model.vision_tower", "lm_head")
 _COPY_AGAIN = "copy the adapter again, with all its files"
 
 
@@ -90,20 +92,30 @@ def training_processor(args: ModelConfig, *, image_aspect: str = "pad", template
 
 
 def training_model(args: ModelConfig) -> LlavaForConditionalGeneration:
-    """The base that the model flags name or assemble, quantised if they say so, with its vision tower frozen."""
+    """The base that the model flags name or assemble, quantised if they say so, with its vision tower frozen.
+
+    Raises:
+        ModelError: a flag that needs a package which is not installed (flash-attn, bitsandbytes), or as `assemble`.
+    """
+    try:
+        model = _trained_base(args)
+    except ImportError as error:
+        raise ModelError(f"{_first_line(error)}; install it, or leave out the flag that needs it") from error
+    model.model.vision_tower.requires_grad_(False)
+    return model
+
+
+def _trained_base(args: ModelConfig) -> LlavaForConditionalGeneration:
     base = _base(args)
     options = {"dtype": args.dtype, "attn_implementation": args.attn_implementation}
     if isinstance(args, AssemblyConfig) and not isinstance(base, str):
-        model = assemble(base, assembled_processor(base), pretrained_projector=args.pretrained_projector, **options)
-    else:
-        quantization = get_quantization_config(args)
-        if quantization is not None:  # as LLaVA does: the projector stays in 16 bits, and so does the small tower
-            quantization.llm_int8_skip_modules = ["multi_modal_projector", "vision_tower", "lm_head"]
-        model = AutoModelForImageTextToText.from_pretrained(
-            base, revision=args.model_revision, quantization_config=quantization, **options
-        )
-    model.model.vision_tower.requires_grad_(False)
-    return model
+        return assemble(base, assembled_processor(base), pretrained_projector=args.pretrained_projector, **options)
+    quantization = get_quantization_config(args)
+    if quantization is not None:
+        quantization.llm_int8_skip_modules = list(NOT_QUANTISED)
+    return AutoModelForImageTextToText.from_pretrained(
+        base, revision=args.model_revision, quantization_config=quantization, **options
+    )
 
 
 def adapter_base(path: str) -> str | Assembly | None:

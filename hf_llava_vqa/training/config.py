@@ -15,13 +15,11 @@ from hf_llava_vqa.augmentation import AUGMENTATIONS
 from hf_llava_vqa.bad_images import ON_BAD_IMAGE
 from hf_llava_vqa.data.prepared.folders import is_on_hub
 from hf_llava_vqa.errors import ConfigError
+from hf_llava_vqa.models.attention import mask_for
 from hf_llava_vqa.models.processors import IMAGE_ASPECTS
 from hf_llava_vqa.models.trainable import LORA_AND_VISION, VqaModelConfig
 from hf_llava_vqa.prompts import TEMPLATES
-from hf_llava_vqa.self_questioning import check_self_question_ratio
-
-# Backends that see the tree mask as it is; flash-attn takes no mask, and eager adds a bool mask as numbers.
-MASKED_ATTENTION = ("sdpa",)
+from hf_llava_vqa.self_questioning import check_self_questioning
 
 
 @dataclass
@@ -82,6 +80,9 @@ class VqaConfig(SFTConfig):
             "help": "Share of the questions about pictures that the model learns to ask itself, drawn anew in each "
             "epoch; needs --template v1_sq."
         },
+    )
+    self_question_weight: float = field(
+        default=1.0, metadata={"help": "Weight of a token of such a question, beside 1 for one of an answer."}
     )
     max_questions_per_row: int = field(
         default=16, metadata={"help": "An image with more questions takes several rows."}
@@ -144,7 +145,7 @@ class VqaConfig(SFTConfig):
                 "--on_bad_image replace takes another record of the batch: raise --per_device_train_batch_size above "
                 "1, or use skip"
             )
-        check_self_question_ratio(self.self_question_ratio, self.template)
+        check_self_questioning(self.self_question_ratio, self.self_question_weight, self.template)
         drawn = self.answer_target == "sample" or self.image_augmentation != "none" or self.self_question_ratio > 0
         if self.dataloader_persistent_workers and drawn:
             raise ConfigError(
@@ -222,13 +223,38 @@ def check_run(data_args: DataArguments, config: VqaConfig, model_args: VqaModelC
             f"--vision_learning_rate has nothing to train with --trainable {model_args.trainable}; use lora+vision, or "
             "leave it out"
         )
-    check_attention(model_args.attn_implementation)
+    check_attention(model_args.attn_implementation or "sdpa", config)
+    if model_args.attn_implementation == "flex_attention" and config.device.type == "cpu":
+        raise ConfigError("--attn_implementation flex_attention cannot train on a CPU; use sdpa")
 
 
-def check_attention(implementation: str | None) -> None:
-    """Raise `ConfigError` for an attention backend that would not honour the tree mask."""
-    if implementation is not None and implementation not in MASKED_ATTENTION:
+def check_attention(implementation: str, config: VqaConfig) -> str:
+    """The collator's `mask` for an attention backend.
+
+    Raises:
+        ConfigError: the backend would not keep the branches of this run's image trees apart, or cannot be compiled.
+    """
+    mask = mask_for(implementation)
+    if mask is None:
         raise ConfigError(
             f"--attn_implementation {implementation} does not honour the mask that keeps branches apart; "
-            f"use {' or '.join(MASKED_ATTENTION)}"
+            "use sdpa or flex_attention"
         )
+    if mask == "varlen" and not _only_paths(config):
+        raise ConfigError(
+            f"--attn_implementation {implementation} takes no mask to keep branches apart: train without branches "
+            "(--max_questions_per_row 1, --answer_target majority or sample, --self_question_ratio 0), or use sdpa or "
+            "flex_attention"
+        )
+    if mask != "compact" and config.torch_compile:
+        raise ConfigError(
+            f"--torch_compile: leave it off with --attn_implementation {implementation}, which brings a kernel of its "
+            "own, or use sdpa"
+        )
+    return mask
+
+
+def _only_paths(config: VqaConfig) -> bool:
+    """Whether every row has one question with one answer."""
+    one_answer = config.answer_target in ("majority", "sample")
+    return one_answer and config.max_questions_per_row == 1 and config.self_question_ratio == 0

@@ -42,7 +42,7 @@ from hf_llava_vqa.models.adapters import (
     keep_trained_weights_in_float32,
 )
 from hf_llava_vqa.models.assembling import save_assembly
-from hf_llava_vqa.models.attention import TREE_SDPA, use_tree_attention
+from hf_llava_vqa.models.attention import masked_attention, use_tree_attention
 from hf_llava_vqa.models.vision import freeze_unread_layers, run_without_autograd
 from hf_llava_vqa.training.callbacks import CurrentEpoch, StartUpReport
 from hf_llava_vqa.training.config import VqaConfig, check_attention
@@ -64,12 +64,12 @@ class VqaTrainer(ResumableTrainer):
         args: the configuration.
         train_dataset, eval_dataset: records (see `load_records`), map-style or streamed, or TRL's vision rows.
         processing_class: the processor `load_model` or `prepare_processor` returned.
-        data_collator: a `VqaCollator` with `mask="compact"`; made from `args` if not given.
+        data_collator: made from `args` if not given; its `mask` is set to what the model's attention reads.
         peft_config: usually `models.adapters.lora_config(...)`.
         **kwargs: for `SFTTrainer`.
 
     Raises:
-        ConfigError: an attention backend that ignores the tree mask, an adapter on the vision tower, a base weight
+        ConfigError: an attention backend that cannot read the trees, an adapter on the vision tower, a base weight
             that DoRA cannot scale.
     """
 
@@ -89,14 +89,13 @@ class VqaTrainer(ResumableTrainer):
         peft_config: PeftConfig | None = None,
         **kwargs: Any,
     ) -> None:
-        attention = model.config.get_text_config()._attn_implementation
-        if attention != TREE_SDPA:  # of a trainer before
-            check_attention(attention)
+        mask = check_attention(model.config.get_text_config()._attn_implementation, args)
         if args.train_sampling_strategy != "random" and isinstance(train_dataset, IterableDataset):
             raise ConfigError(
                 f"--train_sampling_strategy {args.train_sampling_strategy} cannot reorder a stream; use random"
             )
         collator = data_collator or training_collator(args, processing_class)
+        collator.mask = mask
         self._eval_collator = collator.for_evaluation()
         self._losses_apart = {"train": LossesApart(), "eval": LossesApart()}
         super().__init__(
@@ -159,7 +158,10 @@ class VqaTrainer(ResumableTrainer):
         dialogue_ids = inputs.pop("dialogue_ids")
         weights = inputs.pop("weights")[:, 1:]  # shifted like the labels: the log-probabilities are [R, L - 1]
         own_questions = inputs.pop("own_questions", None)
-        inputs["attention_mask"] = forest.attention_mask(inputs.pop("subtree_end"), inputs["chain"])
+        if "chain" in inputs:
+            inputs["attention_mask"] = forest.attention_mask(inputs.pop("subtree_end"), inputs["chain"])
+        elif "subtree_end" in inputs:  # else all trees are paths, and need no mask
+            inputs["attention_mask"] = forest.block_mask(inputs.pop("subtree_end"))
         outputs = model(**inputs, use_cache=False, fused_lm_head=True)
         total = weights.sum() if num_items_in_batch is None else num_items_in_batch
         losses = -weights * outputs.log_probs
@@ -186,11 +188,12 @@ class VqaTrainer(ResumableTrainer):
         With `apart`, of `sums_apart`, the losses of answers and of the model's own questions too.
         """
         mode = "train" if self.model.training else "eval"
+        roots = (position_ids[:, :-1] == 0) & (position_ids[:, 1:] == 1)  # padding has position 0 too
         figures = (
             outputs.label_mask.sum(),
             outputs.entropy.detach().sum(),
             outputs.is_top1.sum(),
-            (position_ids > 0).sum() + len(position_ids),  # padding has position 0, like each row's first token
+            (position_ids > 0).sum() + roots.sum(),
         )
         sums = torch.stack([figure.float() for figure in figures])
         if apart is not None:
@@ -251,7 +254,8 @@ class VqaTrainer(ResumableTrainer):
             {**group[0][0], "dialogues": [dialogue for _, dialogue in group]}
             for group in islice(by_record, rank, None, world)
         ]
-        with self.accelerator.autocast():  # answering goes past the forward that accelerate wrapped
+        # Answering goes past the forward that accelerate wrapped.
+        with self.accelerator.autocast(), masked_attention(_base_model(self.model)):
             answered = answer_questions(
                 self.accelerator.unwrap_model(self.model),
                 self.processing_class,
@@ -303,7 +307,7 @@ class VqaTrainer(ResumableTrainer):
 
 
 def training_collator(args: VqaConfig, processor: LlavaProcessor) -> VqaCollator:
-    """The collator that `args` describe, with the compact mask `VqaTrainer` reads."""
+    """The collator that `args` describe; `VqaTrainer` sets the mask that its model reads."""
     return VqaCollator(
         processor,
         template=args.template,
@@ -313,6 +317,8 @@ def training_collator(args: VqaConfig, processor: LlavaProcessor) -> VqaCollator
         max_questions_per_row=args.max_questions_per_row,
         mask="compact",
         self_question_ratio=args.self_question_ratio,
+        self_question_weight=args.self_question_weight,
+        pad_to_multiple_of=args.pad_to_multiple_of,
         augmentation=args.image_augmentation,
         on_bad_image=args.on_bad_image,
         bad_images_file=Path(args.output_dir, BAD_IMAGES_FILE),

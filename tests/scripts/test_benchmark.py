@@ -113,10 +113,17 @@ def test_train_compares_the_ways_with_equal_losses(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_the_7b_model_needs_a_gpu(tmp_path: Path) -> None:
-    done = benchmark("train", "--model", "7b", home=tmp_path)
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        (("--model", "7b"), "--model 7b needs a GPU, of 80 GB; use --model tiny"),
+        (("--attention", "flex_attention"), "--attention flex_attention cannot train on a CPU; use sdpa"),
+    ],
+)
+def test_what_needs_a_gpu_is_refused(tmp_path: Path, flag: tuple[str, str], message: str) -> None:
+    done = benchmark("train", *flag, home=tmp_path)
     assert done.returncode != 0
-    assert done.stderr.splitlines()[-1] == "error: --model 7b needs a GPU, of 80 GB; use --model tiny"
+    assert done.stderr.splitlines()[-1] == f"error: {message}"
 
 
 def test_step_splits_a_step_into_parts(tmp_path: Path) -> None:
@@ -134,7 +141,7 @@ def test_step_splits_a_step_into_parts(tmp_path: Path) -> None:
 def test_an_unknown_benchmark_lists_those_there_are(tmp_path: Path) -> None:
     done = benchmark("metric", home=tmp_path)
     assert done.returncode == 2
-    names = "'generate', 'metrics', 'prepare', 'resume', 'self_questioning', 'step', 'stream', 'targets', 'train'"
+    names = "'generate', 'metrics', 'prepare', 'projectors', 'resume', 'self_questioning', 'step', 'stream', 'targets', 'train'"
     assert f"invalid choice: 'metric' (choose from {names})" in done.stderr
 
 

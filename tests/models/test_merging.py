@@ -5,13 +5,17 @@ from pathlib import Path
 import pytest
 import torch
 from examples import MIXED, build_outspoken_llava
+from parts import save_language_model, save_vision_tower
 from peft import get_peft_model
+from safetensors.torch import load_file
+from short_training import train_briefly
 from transformers import LlavaForConditionalGeneration
 
 from hf_llava_vqa.errors import ConfigError, ModelError
 from hf_llava_vqa.generation import answer_questions
 from hf_llava_vqa.models import load_model
 from hf_llava_vqa.models.adapters import lora_config
+from hf_llava_vqa.models.loading import training_model
 from hf_llava_vqa.models.merging import merge_adapter
 from hf_llava_vqa.models.trainable import VqaModelConfig
 from hf_llava_vqa.reports.evaluation import role_of
@@ -69,6 +73,20 @@ def test_what_cannot_be_merged_is_refused(base: Path, adapter: Path, tmp_path: P
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ConfigError, match="exists already; choose another folder"):
         merge_adapter(str(adapter), tmp_path)
+
+
+def test_a_pretrained_projector_becomes_a_whole_model_with_its_parts(tmp_path: Path) -> None:
+    """What ZeRO-3 begins the second stage with."""
+    parts = {"language_model": str(save_language_model(tmp_path / "language"))}
+    parts |= {"vision_tower": str(save_vision_tower(tmp_path / "tower")), "projector": "linear", "dtype": "float32"}
+    train_briefly(VqaModelConfig(trainable="projector", **parts), MIXED[1:2], tmp_path / "run", max_steps=1)
+    merge_adapter(str(tmp_path / "run"), tmp_path / "whole", dtype="float32")
+    assert answers(*load_model(str(tmp_path / "whole"))) == answers(*load_model(str(tmp_path / "run")))
+    begun = training_model(VqaModelConfig(model_name_or_path=str(tmp_path / "whole"), dtype="float32"))
+    projector = load_file(tmp_path / "run" / "adapter_model.safetensors")
+    prefix = "base_model.model.model.multi_modal_projector."
+    for name, value in begun.model.multi_modal_projector.state_dict().items():
+        assert torch.equal(value, projector[prefix + name])
 
 
 def answers(model, processor) -> list[tuple[str, float]]:

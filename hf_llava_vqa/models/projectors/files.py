@@ -27,7 +27,7 @@ NAMES = {
 UNUSED = "ln_1."
 """SQ-LLaVA's code makes this layer and never calls it."""
 
-_OURS, _ORIGINAL = "multi_modal_projector.", "mm_projector."
+_OURS, _ORIGINAL, _TRAINED_TOKENS = "multi_modal_projector.", "mm_projector.", "trainable_tokens_delta"
 
 
 def read_projector(path: str | Path, config: LlavaConfig) -> dict[str, Tensor]:
@@ -42,7 +42,8 @@ def read_projector(path: str | Path, config: LlavaConfig) -> dict[str, Tensor]:
         Parameter name within the projector -> tensor, complete.
 
     Raises:
-        ModelError: no such file, one without a projector, or one of another kind or other shapes, with both.
+        ModelError: no such file, one without a projector, one of another kind or other shapes, with both, or one with
+            trained tokens beside it.
     """
     file = _weights_file(Path(path))
     weights = {_new_name(name): value for name, value in _projector_tensors(file).items() if UNUSED not in name}
@@ -82,21 +83,30 @@ def _weights_file(path: Path) -> Path:
 
 def _projector_tensors(file: Path) -> dict[str, Tensor]:
     """The tensors of a file whose names lie in a projector, by the rest of their names."""
-    try:
-        if file.suffix == ".safetensors":
-            with safe_open(file, framework="pt") as content:
-                names = [name for name in content.keys() if _OURS in name or _ORIGINAL in name]  # noqa: SIM118
-                tensors = {name: content.get_tensor(name) for name in names}
-        else:
-            tensors = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, RuntimeError, pickle.UnpicklingError) as error:
-        raise ModelError(f"{file} cannot be read as tensors: {str(error).splitlines()[0]}") from error
+    tensors = _tensors(file)
+    if any(_TRAINED_TOKENS in name for name in tensors):
+        raise ModelError(
+            f"{file} holds trained tokens beside the projector, which would be lost: merge the adapter "
+            "(scripts/merge_adapter.py) and give the merged model as --model_name_or_path"
+        )
     return {
         name.partition(prefix)[2]: value
         for name, value in tensors.items()
         for prefix in (_OURS, _ORIGINAL)
         if prefix in name
     }
+
+
+def _tensors(file: Path) -> dict[str, Tensor]:
+    """The tensors of a file, as far as they can matter to a projector."""
+    try:
+        if file.suffix != ".safetensors":
+            return torch.load(file, map_location="cpu", weights_only=True)
+        with safe_open(file, framework="pt") as content:
+            names = [n for n in content.keys() if any(p in n for p in (_OURS, _ORIGINAL, _TRAINED_TOKENS))]  # noqa: SIM118
+            return {name: content.get_tensor(name) for name in names}
+    except (OSError, SafetensorError, RuntimeError, pickle.UnpicklingError) as error:
+        raise ModelError(f"{file} cannot be read as tensors: {str(error).splitlines()[0]}") from error
 
 
 def _new_name(name: str) -> str:

@@ -121,7 +121,7 @@ def test_the_final_push_leaves_out_what_names_this_machine(tmp_path, tiny_llava,
     [
         ({"seed": 7}, "seed 42 became 7"),
         ({"per_device_train_batch_size": 1}, "global batch 2 became 1"),
-        ({"answer_target": "majority"}, "answer_target votes became majority"),
+        ({"answer_target": "votes"}, "answer_target majority became votes"),
         (
             {"answer_confidence_weights": [1.0, 0.5, 0.0]},
             r"answer_confidence_weights \[1.0, 1.0, 1.0\] became \[1.0, 0.5, 0.0\]",

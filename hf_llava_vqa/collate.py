@@ -20,8 +20,10 @@ from hf_llava_vqa.augmentation import AUGMENTATIONS, augment
 from hf_llava_vqa.bad_images import BadImage, BadImagePolicy, open_pictures
 from hf_llava_vqa.data import get_benchmark
 from hf_llava_vqa.errors import ConfigError, PromptError, RecordError, VqaError
+from hf_llava_vqa.self_questioning import check_self_question_ratio, own_question, with_own_questions
 
 Batch = dict[str, Any]
+MASKS = ("dense", "compact", "block", "varlen")
 
 
 def image_tokens(processor: LlavaProcessor) -> int:
@@ -109,8 +111,15 @@ class VqaCollator:
 
     The batch holds `input_ids`, `position_ids`, `labels` [R, L] int64, `weights` [R, L] float32, `pixel_values`
     [I, 3, H, W] in the row-major order of the image slots, and the mask: `attention_mask` [R, 1, L, L] bool
-    (`mask="dense"`, understood by every stock trainer) or `subtree_end` [R, L], `chain` (see `forest.chain_length`)
-    and `dialogue_ids` (`"compact"`).
+    (`mask="dense"`, understood by every stock trainer), or what `VqaTrainer` makes it of, with `dialogue_ids`:
+
+    - `"compact"`: `subtree_end` [R, L] and `chain` (see `forest.chain_length`);
+    - `"block"`: `subtree_end`, all trees packed in one row;
+    - `"varlen"`: no mask but `cu_seq_lens_q`, `cu_seq_lens_k` (see `forest.path_starts`), `max_length_q` and
+      `max_length_k`, all trees packed in one row; they must be paths.
+
+    With a template in which the model asks itself there is also `own_questions` [R, L] bool, the supervised tokens that
+    are no answer's.
 
     A batch without pictures gets an unlabelled one, so that each rank of a distributed run uses the tower and the
     projector. While the attribute `picture_in_every_batch` is False, such a batch has no `pixel_values` instead.
@@ -122,13 +131,16 @@ class VqaCollator:
         answer_confidence_weights: how much an answer counts that was given with confidence `yes`, `maybe` and `no`.
         max_length: longest allowed path in tokens, images counted in full; None for no limit. Nothing is cut.
         max_questions_per_row: a record with more dialogues becomes several trees.
-        mask: `dense` or `compact`.
+        mask: `dense`, `compact`, `block` or `varlen`.
+        pad_to_multiple_of: rows are padded to a multiple of so many tokens; by default whole blocks with `block`.
         instruction: replaces the benchmark's instruction to the model.
+        self_question_ratio: share of the questions about pictures that the model learns to ask itself, see
+            `self_questioning`; above 0 only with a template that has the role.
         augmentation: `none`, or `randaugment` for pictures seen anew each epoch, see `augmentation`.
         on_bad_image: `error`, `skip` or `replace` a record whose picture cannot be opened, see `BadImagePolicy`.
         bad_images_file: names the records that were skipped or replaced.
-        seed: of whatever is drawn. Answers (`answer_target="sample"`) and augmentation also depend on the row's
-            `epoch`, or on the `epoch` attribute for rows without one.
+        seed: of whatever is drawn. Answers (`answer_target="sample"`), self-questions and augmentation also depend on
+            the row's `epoch`, or on the `epoch` attribute for rows without one.
 
     Raises:
         VqaError: naming the dialogue, for a path that cannot be built, is too long or has nothing to train on.
@@ -144,19 +156,22 @@ class VqaCollator:
         max_length: int | None = None,
         max_questions_per_row: int = 16,
         mask: str = "dense",
+        pad_to_multiple_of: int | None = None,
         instruction: str | None = None,
+        self_question_ratio: float = 0.0,
         augmentation: str = "none",
         on_bad_image: str = "error",
         bad_images_file: str | Path | None = None,
         seed: int = 0,
     ) -> None:
-        if mask not in ("dense", "compact"):
-            raise ConfigError(f"mask is {mask!r}; use 'dense' or 'compact'")
+        if mask not in MASKS:
+            raise ConfigError(f"unknown mask {mask!r}; use one of: {', '.join(MASKS)}")
         if max_questions_per_row < 1:
             raise ConfigError(f"max_questions_per_row is {max_questions_per_row}; it must be at least 1")
         if augmentation not in AUGMENTATIONS:
             raise ConfigError(f"unknown augmentation {augmentation!r}; use one of: {', '.join(AUGMENTATIONS)}")
         weighted_answers([""], answer_target)  # an unknown target is an error now, not at the first batch
+        check_self_question_ratio(self_question_ratio, template)
         check_confidence_weights(answer_confidence_weights)
         self.processor = processor
         self.template = prompts.get_template(template).name
@@ -165,7 +180,9 @@ class VqaCollator:
         self.max_length = max_length
         self.max_questions_per_row = max_questions_per_row
         self.mask = mask
+        self.pad_to_multiple_of = pad_to_multiple_of
         self.instruction = instruction
+        self.self_question_ratio = self_question_ratio
         self.augmentation = augmentation
         self.bad_images = BadImagePolicy(on_bad_image, file=bad_images_file, seed=seed)
         self.seed = seed
@@ -192,8 +209,9 @@ class VqaCollator:
         return self._batch(trees, pixels, dialogue_ids)
 
     def for_evaluation(self) -> "VqaCollator":
-        """The same collator for data that are measured: pictures as they are, and every one must open."""
+        """The same collator for data that are measured: answers only, pictures as they are, and every one must open."""
         collator = copy(self)
+        collator.self_question_ratio = 0.0
         collator.augmentation = "none"
         collator.bad_images = BadImagePolicy("error")
         return collator
@@ -237,7 +255,11 @@ class VqaCollator:
             yield dialogues[start : start + self.max_questions_per_row]
 
     def _paths(self, record: dict[str, Any], dialogue: dict[str, Any]) -> Iterator[tuple[forest.Path, float]]:
-        turns = prompt_turns(record, dialogue, self.instruction)
+        """A path for each answer, and one for the question if the model asks it from the picture."""
+        drawn = {"seed": self.seed, "epoch": self._epoch(record)}
+        ratio = self.self_question_ratio if record["images"] else 0.0
+        own_turns = with_own_questions(dialogue["turns"], ratio, **drawn, dialogue_id=dialogue["id"])
+        turns = prompt_turns(record, {**dialogue, "turns": own_turns}, self.instruction)
         if turns[-1]["role"] == "assistant":
             yield self._encode(turns), 1.0
             return
@@ -249,12 +271,13 @@ class VqaCollator:
             [answer["answer"] for answer in answers],
             self.answer_target,
             counts=confidence_counts(answers, self.answer_confidence_weights),
-            seed=self.seed,
-            epoch=self._epoch(record),
+            **drawn,
             dialogue_id=dialogue["id"],
         )
         for text, weight in targets:
             yield self._encode([*turns, {"role": "assistant", "content": text}]), weight
+        if question := own_question(dialogue, ratio, **drawn):
+            yield self._encode(prompts.question_turns(question, images=len(record["images"]))), 1.0
 
     def _epoch(self, record: dict[str, Any]) -> int:
         """The pass over the data: a streamed row says its own, as a batch can hold the end of one and the next."""
@@ -273,17 +296,33 @@ class VqaCollator:
     def _padding_tree(self) -> forest.Tree:
         """An unlabelled picture: keeps tower and projector in every rank's graph when a batch has only text."""
         ids = [self.processor.tokenizer.bos_token_id, self.image_token_id]
-        return forest.expand_images(forest.merge([(ids, [False, False])]), self.image_token_id, self.image_tokens)
+        return forest.expand_images(forest.merge([(ids, [0, 0])]), self.image_token_id, self.image_tokens)
 
     def _batch(self, trees: list[forest.Tree], pixels: list[torch.Tensor], dialogue_ids: list[list[str]]) -> Batch:
-        rows = forest.lay_out(trees)
-        arrays = forest.pad_rows(rows, self.processor.tokenizer.pad_token_id)
+        packed = self.mask in ("block", "varlen")
+        rows = forest.lay_out(trees, row_length=sum(map(len, trees)) if packed else None)
+        length = self._padded(max(map(len, rows)))
+        arrays = forest.pad_rows(rows, self.processor.tokenizer.pad_token_id, length)
         batch: Batch = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in arrays.items()}
+        own_questions = batch.pop("supervised") == prompts.QUESTION
         if any(map(len, pixels)):
             batch["pixel_values"] = torch.cat([pixels[tree] for row in rows for tree in row.trees])
         if self.mask == "dense":
             batch["attention_mask"] = forest.attention_mask(batch.pop("subtree_end"))
-        else:
+            return batch
+        batch["dialogue_ids"] = [[name for tree in row.trees for name in dialogue_ids[tree]] for row in rows]
+        if prompts.asks_itself(self.template):
+            batch["own_questions"] = own_questions
+        if self.mask == "compact":
             batch["chain"] = forest.chain_length(rows)
-            batch["dialogue_ids"] = [[name for tree in row.trees for name in dialogue_ids[tree]] for row in rows]
+        elif self.mask == "varlen":
+            del batch["subtree_end"]
+            starts = forest.path_starts(rows[0], length)
+            batch |= dict.fromkeys(("cu_seq_lens_q", "cu_seq_lens_k"), torch.from_numpy(starts))
+            batch |= dict.fromkeys(("max_length_q", "max_length_k"), int(np.diff(starts).max()))
         return batch
+
+    def _padded(self, length: int) -> int:
+        """The next length of a row that its padding allows."""
+        step = self.pad_to_multiple_of or (forest.BLOCK if self.mask == "block" else 1)
+        return -(-length // step) * step

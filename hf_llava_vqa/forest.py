@@ -14,11 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 from hf_llava_vqa.errors import ForestError
 
 IGNORE_INDEX = -100
-Path = tuple[Sequence[int], Sequence[bool]]  # token ids, supervised flags
+BLOCK = 128  # tokens: FlexAttention computes or skips squares of so many queries and keys
+Path = tuple[Sequence[int], Sequence[int]]  # token ids; 0 where one is not supervised, else what it belongs to
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Tree:
 
     input_ids: np.ndarray  # [N] int64
     parent: np.ndarray  # [N] int64
-    supervised: np.ndarray  # [N] bool
+    supervised: np.ndarray  # [N] int8, as in the paths
     weights: np.ndarray  # [N] float64, 0 where not supervised
     leaves: np.ndarray  # [P] int64
 
@@ -47,6 +49,7 @@ class Row:
     position_ids: np.ndarray  # [L] int64
     subtree_end: np.ndarray  # [L] int64
     labels: np.ndarray  # [L] int64, -100 where not supervised
+    supervised: np.ndarray  # [L] int8
     weights: np.ndarray  # [L] float32
     trees: list[int]
 
@@ -62,7 +65,8 @@ def merge(paths: Sequence[Path], weights: Sequence[float] | None = None) -> Tree
     itself in the same way.
 
     Args:
-        paths: at least one `(input_ids, supervised)`, both of the path's length.
+        paths: at least one `(input_ids, supervised)`, both of the path's length. `supervised` holds flags, or numbers
+            from 1 to 127 for kinds of tokens, which are kept.
         weights: loss weight of each path's supervised tokens; 1 if not given.
 
     Raises:
@@ -85,7 +89,7 @@ class _Trie:
         self.order: list[tuple[str, int]] = []  # ("child", token) or ("branch", path), depth-first order
         self.depth = 0
 
-    def add(self, number: int, ids: Sequence[int], flags: Sequence[bool]) -> None:
+    def add(self, number: int, ids: Sequence[int], flags: Sequence[int]) -> None:
         shared = next((i for i, flag in enumerate(flags) if flag), len(ids)) - 1
         node = self
         for token in ids[:shared]:
@@ -99,7 +103,7 @@ class _Trie:
     def flatten(self, paths: Sequence[Path], weights: Sequence[float]) -> Tree:
         input_ids: list[int] = []
         parent: list[int] = []
-        supervised: list[bool] = []
+        supervised: list[int] = []
         token_weights: list[float] = []
         leaves = [0] * len(paths)
         stack = [(self, -1, entry) for entry in reversed(self.order)]
@@ -109,7 +113,7 @@ class _Trie:
                 here = len(input_ids)
                 input_ids.append(value)
                 parent.append(above)
-                supervised.append(False)
+                supervised.append(0)
                 token_weights.append(0.0)
                 child = node.children[value]
                 stack += [(child, here, entry) for entry in reversed(child.order)]
@@ -124,7 +128,7 @@ class _Trie:
         return Tree(
             np.asarray(input_ids, np.int64),
             np.asarray(parent, np.int64),
-            np.asarray(supervised, bool),
+            np.asarray(supervised, np.int8),
             np.asarray(token_weights, np.float64),
             np.asarray(leaves, np.int64),
         )
@@ -214,8 +218,7 @@ def check_tree(tree: Tree, number: int = 0) -> None:
     bad = _subtree_end(tree.parent) - index != _subtree_size(tree.parent)
     if bad.any():
         raise ForestError(f"tree {number}, token {bad.argmax()}: its subtree is not contiguous (depth-first order)")
-    bad = tree.supervised & (tree.parent != index - 1)
-    bad[:1] |= tree.supervised[:1]
+    bad = (tree.supervised > 0) & ((tree.parent != index - 1) | (index == 0))
     if bad.any():
         raise ForestError(
             f"tree {number}, token {bad.argmax()}: supervised, but does not follow the token that predicts it"
@@ -256,7 +259,8 @@ def _row(trees: Sequence[Tree], members: list[int]) -> Row:
         input_ids=input_ids,
         position_ids=np.concatenate([_depth(tree.parent) for tree in placed]),
         subtree_end=np.concatenate([_subtree_end(tree.parent) + s for tree, s in zip(placed, starts, strict=True)]),
-        labels=np.where(supervised, input_ids, IGNORE_INDEX),
+        labels=np.where(supervised > 0, input_ids, IGNORE_INDEX),
+        supervised=supervised,
         weights=np.concatenate([tree.weights for tree in placed]).astype(np.float32),
         trees=members,
     )
@@ -265,7 +269,7 @@ def _row(trees: Sequence[Tree], members: list[int]) -> Row:
 def pad_rows(rows: Sequence[Row], pad_token_id: int, length: int | None = None) -> dict[str, np.ndarray]:
     """Stack rows to arrays [R, L], padded on the right with tokens that see and are seen by nothing but themselves.
 
-    Padding has position 0, `subtree_end[i] = i + 1`, label -100 and weight 0.
+    Padding has position 0, `subtree_end[i] = i + 1`, label -100, weight 0, and is not supervised.
     """
     length = max(len(row) for row in rows) if length is None else length
     shape = (len(rows), length)
@@ -275,6 +279,7 @@ def pad_rows(rows: Sequence[Row], pad_token_id: int, length: int | None = None) 
         "subtree_end": np.tile(np.arange(1, length + 1), (len(rows), 1)),
         "labels": np.full(shape, IGNORE_INDEX, np.int64),
         "weights": np.zeros(shape, np.float32),
+        "supervised": np.zeros(shape, np.int8),
     }
     for number, row in enumerate(rows):
         for name, values in batch.items():
@@ -292,6 +297,22 @@ def chain_length(rows: Sequence[Row]) -> int:
     return min(second_branch or longest for second_branch in second_branches)
 
 
+def path_starts(row: Row, length: int) -> np.ndarray:
+    """Where each path begins in a row padded to `length`, and the end: [P + 1] int32. The padding counts as a path.
+
+    Kernels for sequences of many lengths take this instead of a mask.
+
+    Raises:
+        ForestError: naming a tree that has branches.
+    """
+    starts = np.flatnonzero(row.position_ids == 0)
+    forks = np.flatnonzero((np.diff(row.position_ids) != 1) & (row.position_ids[1:] > 0))
+    if len(forks):
+        tree = row.trees[np.searchsorted(starts, forks[0], side="right") - 1]
+        raise ForestError(f"tree {tree} has branches, which need a mask; only a question with one answer has none")
+    return np.unique([*starts, len(row), length]).astype(np.int32)
+
+
 def attention_mask(subtree_end: torch.Tensor, chain: int = 0) -> torch.Tensor:
     """The dense mask of rows: `subtree_end` [R, L] int -> [R, 1, L, L] bool, True where query i may see key j.
 
@@ -300,3 +321,13 @@ def attention_mask(subtree_end: torch.Tensor, chain: int = 0) -> torch.Tensor:
     index = torch.arange(subtree_end.shape[1], device=subtree_end.device)
     query, key = index[chain:, None], index[None, :]
     return ((key <= query) & (query < subtree_end[:, None, :]))[:, None]
+
+
+def block_mask(subtree_end: torch.Tensor) -> BlockMask:
+    """The same mask for FlexAttention, which skips the blocks in which no token sees another: [R, 1, L, L]."""
+
+    def sees(row: torch.Tensor, _head: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        return (key <= query) & (query < subtree_end[row, key])
+
+    rows, length = subtree_end.shape
+    return create_block_mask(sees, rows, None, length, length, device=subtree_end.device, BLOCK_SIZE=BLOCK)

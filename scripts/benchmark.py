@@ -18,13 +18,26 @@ from pathlib import Path
 sys.path.pop(0)
 
 from hf_llava_vqa.errors import cli
-from scripts.benchmarks import generate, metrics, prepare, resume, step, stream, targets, train
+from scripts.benchmarks import (
+    generate,
+    metrics,
+    prepare,
+    projectors,
+    resume,
+    self_questioning,
+    step,
+    stream,
+    targets,
+    train,
+)
 
 BENCHMARKS = {
     "generate": generate,
     "metrics": metrics,
     "prepare": prepare,
+    "projectors": projectors,
     "resume": resume,
+    "self_questioning": self_questioning,
     "step": step,
     "stream": stream,
     "targets": targets,

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from hf_llava_vqa.data import BENCHMARKS, load_folder
 from hf_llava_vqa.errors import ConfigError, cli
-from hf_llava_vqa.generation import ENGINES, answer_questions
+from hf_llava_vqa.generation import ENGINES, VLLM_BATCH, answer_questions, load_vllm
 from hf_llava_vqa.generation.questions import check_limits
 from hf_llava_vqa.models import load_model
 from hf_llava_vqa.models.identity import model_identity
@@ -132,9 +132,9 @@ def load_parts(args: argparse.Namespace) -> list[Part]:
 
 def answerer(args: argparse.Namespace) -> Answerer:
     """What answers: the model, which is loaded when there is something to answer, or the question alone."""
-    loaded = cache(
-        partial(load_model, args.model, image_aspect=args.image_aspect, dtype=args.dtype, device_map=args.device)
-    )
+    load = load_vllm if args.engine == "vllm" else partial(load_model, device_map=args.device)
+    loaded = cache(partial(load, args.model, image_aspect=args.image_aspect, dtype=args.dtype))
+    batch = VLLM_BATCH if args.engine == "vllm" else {"batch_size": args.batch_size}
 
     def answer(part: Part, known: Collection[str]) -> Iterable[Prediction]:
         if args.model == QUESTION_ONLY:
@@ -145,9 +145,9 @@ def answerer(args: argparse.Namespace) -> Answerer:
             *loaded(),
             part.records,
             engine=args.engine,
-            batch_size=args.batch_size,
             max_new_tokens=args.max_new_tokens,
             known=known,
+            **batch,
         )
 
     return answer

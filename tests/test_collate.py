@@ -8,6 +8,7 @@ import pytest
 import torch
 from examples import QUESTIONS, chain, colour, png, question, record, records
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
@@ -17,6 +18,7 @@ from hf_llava_vqa.collate import VqaCollator, as_record, image_tokens
 from hf_llava_vqa.errors import ConfigError, ImageError, PromptError, VqaError
 from hf_llava_vqa.images import open_image
 from hf_llava_vqa.models import load_model
+from hf_llava_vqa.reports.inspection.tokens import marked_text
 
 WIDTH = 4  # tokens of one image in the tiny model
 
@@ -204,6 +206,45 @@ def test_a_batch_of_text_gets_a_padding_tree(
     assert mixed["dialogue_ids"] == [["q"], ["c"], ["p"]]
 
 
+@pytest.mark.parametrize("mask", ["block", "varlen"])
+def test_all_trees_of_a_packed_batch_share_a_row(
+    collator: Callable[..., VqaCollator], processor: Any, mask: str
+) -> None:
+    rows = [
+        record("a", [question("a0"), question("a1")], colours=[colour(1), colour(2)]),
+        record("b", [question("b0")]),
+        record("c", [chain("c0", "Hello?", "Hi.")], colours=[colour(3)]),
+    ]
+    options = {"max_questions_per_row": 1, "answer_target": "majority"}
+    single, packed = (collator(mask=name, **options)(rows) for name in ("compact", mask))
+    assert packed["dialogue_ids"] == [["a0", "a1", "b0", "c0"]]
+    pixels = packed.pop("pixel_values")
+    assert [colour_of(picture, processor) for picture in pixels] == [colour(n) for n in (1, 2, 1, 2, 3)]
+    lengths = [int((row > 0).sum()) + 1 for row in single["position_ids"]]
+    for name in ("input_ids", "position_ids", "labels", "weights"):
+        tokens = [row[:length] for row, length in zip(single[name], lengths, strict=True)]
+        assert packed[name][0, : sum(lengths)].equal(torch.cat(tokens))
+    assert "chain" not in packed
+    if mask == "block":
+        assert packed["subtree_end"].shape == packed["input_ids"].shape == (1, -(-sum(lengths) // 128) * 128)
+    else:
+        assert packed["cu_seq_lens_q"].equal(packed["cu_seq_lens_k"])
+        assert packed["cu_seq_lens_q"].diff().tolist() == lengths
+        assert packed["max_length_q"] == packed["max_length_k"] == max(lengths)
+        assert not {"subtree_end", "attention_mask"} & packed.keys()
+
+
+@pytest.mark.parametrize("mask", ["dense", "compact", "block", "varlen"])
+def test_rows_are_padded_to_a_multiple(collator: Callable[..., VqaCollator], mask: str) -> None:
+    rows = [record("r", [question("q")], colours=[colour(1)])]
+    plain, padded = (collator(mask=mask, pad_to_multiple_of=step)(rows) for step in (1, 50))
+    length, longer = plain["input_ids"].shape[1], padded["input_ids"].shape[1]
+    assert length < longer == -(-length // 50) * 50
+    assert (padded["labels"][:, length:] == -100).all()
+    if mask == "varlen":
+        assert padded["cu_seq_lens_q"].tolist() == [0, length, longer]
+
+
 def test_a_batch_of_text_may_have_no_pictures(collator: Callable[..., VqaCollator]) -> None:
     plain = collator(mask="compact")
     plain.picture_in_every_batch = False
@@ -228,6 +269,66 @@ def test_augmented_pictures_are_those_of_seed_epoch_and_record(
     assert processor.image_processor(own, return_tensors="pt")["pixel_values"].equal(views[1])
     with pytest.raises(ConfigError, match="unknown augmentation 'flip'; use one of: none, randaugment"):
         collator(augmentation="flip")
+
+
+# Questions of the model's own
+
+
+@settings(max_examples=25)
+@given(rows=records(max_questions=4, max_answers=3), epoch=st.integers(0, 3))
+def test_self_questions_are_added_to_the_answers(
+    collator: Callable[..., VqaCollator], processor: Any, rows: list[dict[str, Any]], epoch: int
+) -> None:
+    asking = {"mask": "compact", "template": "v1_sq"}
+    none, some, every = (collator(**asking, self_question_ratio=ratio) for ratio in (0.0, 0.5, 1.0))
+    for each in (none, some, every):
+        each.epoch = epoch
+    batches = [each(rows) for each in (none, some, every)]
+    answers = [spelt(processor, batch, ~batch["own_questions"]) for batch in batches]
+    assert answers[0] == answers[1] == answers[2]
+    seen = [dialogue for row in rows if row["images"] for dialogue in row["dialogues"]]
+    own = [turn["content"] for dialogue in seen for turn in dialogue["turns"][2::2] + first_of_one(dialogue)]
+    assert set(spelt(processor, batches[2], batches[2]["own_questions"])) == set(own)
+    assert not batches[0]["own_questions"].any()
+    assert (batches[0]["pixel_values"]).equal(batches[2]["pixel_values"])  # no picture is read for a question alone
+    ends = (batches[2]["labels"] == processor.tokenizer.eos_token_id) & batches[2]["own_questions"]
+    assert batches[2]["weights"][ends].sum() == pytest.approx(len(own))  # a question counts once, whatever its answers
+    assert every.for_evaluation()(rows).keys() == batches[0].keys()
+    for name, values in every.for_evaluation()(rows).items():
+        assert torch.equal(values, batches[0][name]) if torch.is_tensor(values) else values == batches[0][name]
+
+
+def spelt(processor: LlavaProcessor, batch: dict[str, Any], which: torch.Tensor) -> list[str]:
+    """The supervised texts of a batch, sorted."""
+    ids = batch["labels"][which & (batch["labels"] != -100)]
+    return sorted(text.strip() for text in processor.tokenizer.decode(ids).split("</s>"))[1:]
+
+
+def first_of_one(dialogue: dict[str, Any]) -> list[prompts.Turn]:
+    """The question of a dialogue that has no other turn."""
+    return dialogue["turns"] if len(dialogue["turns"]) == 1 else []
+
+
+def test_a_single_question_is_asked_from_the_picture(collator: Callable[..., VqaCollator], processor: Any) -> None:
+    row = record("r", [question("q", answers=["red", "blue"])], source="vizwiz", colours=[(1, 2, 3)])
+    tree = collator(template="v1_sq", self_question_ratio=1.0).tree(row, row["dialogues"])
+    asked = tree.input_ids[tree.supervised == prompts.QUESTION]
+    assert processor.tokenizer.decode(asked) == "What is this?</s>"  # without the benchmark's instruction
+    assert (tree.input_ids == processor.image_token_id).sum() == 1
+    lines = marked_text(tree, processor.tokenizer)
+    assert [span["text"] for span in lines[-1]["spans"]] == [" VUSER:", " What is this?</s>"]
+
+
+def test_without_a_picture_nothing_is_asked(collator: Callable[..., VqaCollator]) -> None:
+    rows = [record("r", [question("q"), chain("c", "Hello?", "Hi.", "Why?", "so")])]
+    asking = collator(template="v1_sq", self_question_ratio=1.0, mask="compact")
+    assert not asking(rows)["own_questions"].any()
+
+
+def test_the_batch_of_a_template_without_self_questions_is_as_it_was(collator: Callable[..., VqaCollator]) -> None:
+    batch = collator(mask="compact")([record("r", [question("q")], colours=[(1, 2, 3)])])
+    tensors = {"input_ids", "position_ids", "subtree_end", "labels", "weights", "pixel_values"}
+    assert batch.keys() == tensors | {"chain", "dialogue_ids"}
 
 
 # TRL's rows
@@ -315,11 +416,12 @@ def test_a_broken_picture_is_named(collator: Callable[..., VqaCollator], tmp_pat
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mask": "sparse"}, "mask is 'sparse'; use 'dense' or 'compact'"),
+        ({"mask": "sparse"}, "unknown mask 'sparse'; use one of: dense, compact"),
         ({"answer_target": "best"}, "unknown answer_target 'best'"),
         ({"answer_confidence_weights": [1.0]}, "answer_confidence_weights is 1.0; give three numbers"),
         ({"template": "v9"}, "unknown template 'v9'"),
         ({"max_questions_per_row": 0}, "max_questions_per_row is 0; it must be at least 1"),
+        ({"self_question_ratio": 0.5}, "use the template v1_sq"),
     ],
 )
 def test_options_are_checked_at_construction(

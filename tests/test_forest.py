@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
+from torch.nn.attention.flex_attention import create_mask
 
 from hf_llava_vqa import forest
 from hf_llava_vqa.errors import ForestError
@@ -90,7 +91,7 @@ def test_prefixes_are_shared_up_to_the_first_predictor_and_no_further(given_path
     owners = np.zeros(len(tree), int)  # number of paths through each token
     for leaf in tree.leaves:
         owners[ancestors(tree, leaf)] += 1
-    assert (owners[tree.supervised] == 1).all()
+    assert (owners[tree.supervised > 0] == 1).all()
     for path, leaf in zip(given_paths, tree.leaves, strict=True):
         assert (owners[ancestors(tree, leaf)[shareable(path) :]] == 1).all()
 
@@ -144,6 +145,42 @@ def test_rows_carry_depth_and_ancestors(groups: list[list[Path]], room: int) -> 
         assert not batch["position_ids"][number, padding].any()
         assert not batch["weights"][number, padding].any()
         assert (batch["labels"][number, padding] == IGNORE_INDEX).all()
+
+
+@settings(max_examples=30)
+@given(st.lists(paths(max_questions=3, max_answers=3), min_size=1, max_size=4), st.integers(0, 300), st.integers(1, 99))
+def test_the_block_mask_is_the_dense_mask(groups: list[list[Path]], room: int, image_tokens: int) -> None:
+    trees = [forest.expand_images(forest.merge(group), IMAGE, image_tokens) for group in groups]
+    rows = forest.lay_out(trees, row_length=max(map(len, trees)) + room)
+    ends = torch.from_numpy(forest.pad_rows(rows, 9, length=max(map(len, rows)) + room)["subtree_end"])
+    dense, blocks = forest.attention_mask(ends), forest.block_mask(ends)
+    assert create_mask(blocks.mask_mod, len(ends), 1, *dense.shape[2:], device="cpu").equal(dense)
+    assert dense.any(-1).all()  # a softmax over nothing is not a number
+    rounded = -len(ends[0]) % forest.BLOCK
+    tiles = (
+        functional.pad(dense, (0, rounded, 0, rounded))
+        .unflatten(3, (-1, forest.BLOCK))
+        .unflatten(2, (-1, forest.BLOCK))
+    )
+    assert blocks.to_dense().bool().equal(tiles.any(5).any(3))
+
+
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=5), st.integers(0, 5))
+def test_starts_of_paths_are_the_mask_of_a_packed_row(lengths: list[int], padding: int) -> None:
+    trees = [forest.merge([([0] * length, [False] * length)]) for length in lengths]
+    (row,) = forest.lay_out(trees, row_length=sum(lengths))
+    starts = forest.path_starts(row, len(row) + padding)
+    assert starts.dtype == np.int32
+    assert np.diff(starts).tolist() == lengths + [padding] * (padding > 0)
+    assert row.position_ids[starts[: len(lengths)]].tolist() == [0] * len(lengths)
+
+
+def test_a_tree_with_branches_is_no_path() -> None:
+    chain = forest.merge([([0, 1, 2], [False] * 3)])
+    fork = forest.merge([([0, 1, 2, 3], [False] * 4), ([0, 1, 4, 3], [False] * 4)])
+    (row,) = forest.lay_out([chain, fork, chain], row_length=20)
+    with pytest.raises(ForestError, match="tree 1 has branches"):
+        forest.path_starts(row, len(row))
 
 
 def test_one_tree_a_row_unless_a_row_length_is_given() -> None:

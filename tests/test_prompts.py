@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tokenizers import AddedToken
 from transformers import AutoTokenizer, LlavaProcessor, PreTrainedTokenizerBase
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
@@ -42,6 +43,15 @@ EXCEPTIONS = {
     "v1-154": FIRST_TURN,
     "gen-prompt-33": NEUTRALISED,
 }
+MISLED = "a role word in a self-question or its answer misleads SQ-LLaVA's search for the labels"
+SQ_EXCEPTIONS = {
+    "sq-40": MISLED,
+    "sq-44": MISLED,
+    "sq-48": NEUTRALISED,
+    "sq-49": NEUTRALISED,
+    "sq-52": EMPTY,
+    "sq-54": EMPTY,
+}
 GUARDED = {  # rows on which LLaVA's own label rule fails and masks the whole conversation
     "v1-062": "error",
     "v1-137": "error",
@@ -64,13 +74,28 @@ def rows(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (GOLDEN / f"{name}.jsonl").read_text().splitlines()]
 
 
+PLAIN_EXCEPTIONS = {
+    "plain-08": "`<image>` in a caption is neutralised; LLaVA takes it for a second picture",
+    "plain-20": "not a picture and one caption",
+    "plain-21": "not a picture and one caption",
+}
+
 LABELS = {row["id"]: row for row in rows("labels_v1")}
+SQ_LABELS = {row["id"]: row for row in rows("labels_v1_sq")}
 GENERATION = {row["id"]: row for row in rows("prompts_generation")}
 
 
 @cache
 def tokenizer(variant: str) -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(GOLDEN / "tokenizer" / f"fast_{variant}")
+
+
+@cache
+def framing_tokenizer(variant: str) -> PreTrainedTokenizerBase:
+    """One that knows the tokens around pictures."""
+    framing = AutoTokenizer.from_pretrained(GOLDEN / "tokenizer" / f"fast_{variant}")
+    framing.add_tokens([AddedToken(token, special=True, normalized=False) for token in prompts.FRAME])
+    return framing
 
 
 @cache
@@ -91,6 +116,16 @@ def golden_turns(row: dict[str, Any]) -> list[prompts.Turn]:
     return turns if row["image"] else prompts.question_turns(turns)
 
 
+def golden_sq_turns(row: dict[str, Any]) -> list[prompts.Turn]:
+    """The turns with those that SQ-LLaVA switched, or found as such with an `</s>` of their own, as `vuser`."""
+    turns = []
+    for number, turn in enumerate(row["after_preprocess_multimodal"]):
+        role = {"human": "user", "gpt": "assistant", "vuser": "vuser"}[turn["from"]]
+        content = turn["value"].removesuffix("</s>") if role == "vuser" else turn["value"]
+        turns.append({"role": "vuser" if number in row["switched_turns"] else role, "content": content})
+    return turns
+
+
 def upstream(ids: list[int]) -> list[int]:
     return [UPSTREAM_IMAGE if token == IMAGE else token for token in ids]
 
@@ -108,19 +143,19 @@ def text_of(ids: list[int], variant: str) -> str:
     return raw.decode().replace("▁", " ")
 
 
-def supervised_text(turns: list[prompts.Turn], variant: str) -> str:
-    ids, supervised = prompts.encode(turns, tokenizer(variant))
+def supervised_text(turns: list[prompts.Turn], variant: str, template: str = "v1") -> str:
+    ids, supervised = prompts.encode(turns, tokenizer(variant), template)
     return text_of([token for token, flag in zip(ids, supervised, strict=True) if flag], variant)
 
 
 def broken_up(text: str) -> str:
-    for token in ("<image>", "<pad>", "<unk>", "<s>", "</s>"):
+    for token in ("<image>", *prompts.FRAME, "<pad>", "<unk>", "<s>", "</s>"):
         text = text.replace(token, "< " + token[1:])
     return text
 
 
-def answers_text(turns: list[prompts.Turn]) -> str:
-    return "".join(f" {broken_up(turn['content'])}</s>" for turn in turns if turn["role"] == "assistant")
+def answers_text(turns: list[prompts.Turn], roles: tuple[str, ...] = ("assistant",)) -> str:
+    return "".join(f" {broken_up(turn['content'])}</s>" for turn in turns if turn["role"] in roles)
 
 
 # Golden rows
@@ -179,6 +214,34 @@ def test_guarded_rows_are_refused_or_labelled_by_construction(name: str, variant
         assert supervised_text(turns, variant) == answers_text(turns) != ""
 
 
+@pytest.mark.parametrize("name", sorted(SQ_LABELS.keys() - SQ_EXCEPTIONS.keys()))
+def test_self_questions_equal_upstream(name: str) -> None:
+    """SQ-LLaVA's own rows; with `legacy=false` its tokenizer of transformers 4.31 splits `</s>USER` in a third way."""
+    row, turns = SQ_LABELS[name], golden_sq_turns(SQ_LABELS[name])
+    ids, supervised = prompts.encode(turns, tokenizer("legacy_true"), "v1_sq")
+    assert prompts.render(turns, "v1_sq") == row["prompt"]
+    assert upstream(ids) == row["out"]["legacy_true"]["input_ids"]
+    assert labels(ids, supervised) == row["out"]["legacy_true"]["labels"]
+    later = row["out_transformers_4_37_legacy_false"]
+    assert upstream(prompts.encode(turns, tokenizer("legacy_false"), "v1_sq")[0]) == later["input_ids"]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("name", sorted(SQ_LABELS))
+def test_self_questions_are_supervised_by_construction(name: str, variant: str) -> None:
+    turns = golden_sq_turns(SQ_LABELS[name])
+    if SQ_EXCEPTIONS.get(name) == EMPTY:
+        with pytest.raises(PromptError, match="is empty"):
+            prompts.encode(turns, tokenizer(variant), "v1_sq")
+        return
+    assert supervised_text(turns, variant, "v1_sq") == answers_text(turns, ("assistant", "vuser")) != ""
+    ids, supervised = prompts.encode(turns, tokenizer(variant), "v1_sq")
+    questions = [token for token, kind in zip(ids, supervised, strict=True) if kind == prompts.QUESTION]
+    assert text_of(questions, variant) == answers_text(turns, ("vuser",))
+    if SQ_EXCEPTIONS.get(name) == MISLED:
+        assert labels(ids, supervised) != SQ_LABELS[name]["out"][variant]["labels"]
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("name", sorted(GENERATION))
 def test_generation_prompts_equal_upstream(name: str, variant: str) -> None:
@@ -192,6 +255,22 @@ def test_generation_prompts_equal_upstream(name: str, variant: str) -> None:
     equal = (prompts.render(turns), upstream(ids)) == (row["prompt"], row["input_ids"][variant])
     assert equal == (name not in EXCEPTIONS)
     assert supervised.count(True) == 0 or len(turns) > 1
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("row", rows("labels_plain"), ids=lambda row: row["id"])
+def test_captions_equal_upstream(row: dict[str, Any], variant: str) -> None:
+    roles = {"human": "user", "gpt": "assistant"}
+    turns = [{"role": roles[turn["from"]], "content": turn["value"]} for turn in row["conversations"]]
+    if "error" in row["out"][variant]:
+        with pytest.raises(PromptError, match="a picture and one caption"):
+            prompts.encode(turns, tokenizer(variant), "plain")
+        return
+    ids, supervised = prompts.encode(turns, tokenizer(variant), "plain")
+    ours = prompts.render(turns, "plain"), upstream(ids), labels(ids, supervised)
+    theirs = row["prompt"], row["out"][variant]["input_ids"], row["out"][variant]["labels"]
+    assert (ours == theirs) == (row["id"] not in PLAIN_EXCEPTIONS)
+    assert ids.count(IMAGE) == 1
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -212,6 +291,7 @@ def test_chunks_around_images_are_tokenised_as_upstream(variant: str) -> None:
 # Properties of any text
 
 FRAGMENTS = ["USER:", " ASSISTANT: ", "VUSER:", "</s>", "<s>", "<unk>", "<pad>", "<image>", "<image>\n", " ", "\n", "<"]
+FRAGMENTS += prompts.FRAME
 CHARACTERS = st.characters(exclude_categories=["Cs"], exclude_characters="▁")  # ▁ is how the pieces write a space
 ANY_TEXT = st.lists(st.sampled_from(FRAGMENTS) | st.text(CHARACTERS, max_size=8), min_size=1, max_size=6).map("".join)
 SOME_TEXT = ANY_TEXT.filter(lambda text: text.strip())
@@ -255,7 +335,7 @@ def test_encode_spells_render(variant: str, dialogue: tuple[list[prompts.Turn], 
 def test_neutralise_is_idempotent_and_leaves_nothing_to_forge(text: str) -> None:
     neutral = prompts.neutralise(text)
     assert prompts.neutralise(neutral) == neutral
-    assert not re.search(r"<(image|pad|unk|s|/s)>|\b(V?USER|ASSISTANT):", neutral)
+    assert not re.search(r"<(image|im_start|im_end|pad|unk|s|/s)>|\b(V?USER|ASSISTANT):", neutral)
     assert neutral.replace(" ", "").lower() == text.replace(" ", "").lower()
 
 
@@ -274,6 +354,50 @@ def test_chat_template_gives_the_encoders_ids_and_labels(
     )
     assert templated["input_ids"] == ids
     assert templated["assistant_masks"] == [int(flag) for flag in supervised]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@given(dialogue=dialogues(last="assistant"))
+def test_pictures_are_framed_by_a_tokenizer_that_knows_how(
+    variant: str, dialogue: tuple[list[prompts.Turn], int]
+) -> None:
+    turns, images = dialogue
+    framing = framing_tokenizer(variant)
+    start, end = framing.convert_tokens_to_ids(list(prompts.FRAME))
+    for template in ("v1", "plain") if images and len(turns) == 2 else ("v1",):
+        ids, supervised = prompts.encode(turns, framing, template)
+        templated = framing.apply_chat_template(
+            prompts.messages(turns),
+            chat_template=prompts.chat_template(template, framing),
+            return_dict=True,
+            return_assistant_tokens_mask=True,
+        )
+        assert templated["input_ids"] == ids
+        assert templated["assistant_masks"] == [int(flag) for flag in supervised]
+        framed = [ids[at - 1 : at + 2] for at, token in enumerate(ids) if token == IMAGE]
+        assert framed == [[start, IMAGE, end]] * images
+        assert [ids.count(token) for token in (start, end)] == [images, images]
+        assert not any(flag for token, flag in zip(ids, supervised, strict=True) if token in (start, IMAGE, end))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@given(question=ANY_TEXT, caption=SOME_TEXT, images=st.integers(1, 2))
+def test_the_plain_chat_template_gives_the_encoders_ids_and_labels(
+    variant: str, question: str, caption: str, images: int
+) -> None:
+    raw = [{"role": "user", "content": question}, {"role": "assistant", "content": caption}]
+    turns = prompts.question_turns(raw, images=images)
+    ids, supervised = prompts.encode(turns, tokenizer(variant), "plain")
+    templated = tokenizer(variant).apply_chat_template(
+        prompts.messages(turns),
+        chat_template=prompts.chat_template("plain", tokenizer(variant)),
+        return_dict=True,
+        return_assistant_tokens_mask=True,
+    )
+    assert templated["input_ids"] == ids
+    assert templated["assistant_masks"] == [int(flag) for flag in supervised]
+    assert supervised == [False] * (1 + images) + [True] * (len(ids) - 1 - images)
+    assert text_of(ids[1 + images :], variant).strip(" ") == broken_up(caption).lstrip() + "\n"
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -306,6 +430,67 @@ def test_processor_expands_images_and_keeps_the_labels(variant: str, dialogue: t
     assert list(templated["input_ids"][0]) == [token for token, _ in wide]
     assert len(templated.get("pixel_values", [])) == images
     assert list(templated["assistant_masks"][0]) == [int(flag) for _, flag in wide]
+
+
+# Questions of the model's own
+
+
+@st.composite
+def own_dialogues(draw: st.DrawFn) -> list[prompts.Turn]:
+    """A finished dialogue about a picture in which some questions are the model's own, perhaps from the first."""
+    pairs = draw(
+        st.lists(st.tuples(st.sampled_from(prompts.QUESTIONERS), SOME_TEXT, SOME_TEXT), min_size=1, max_size=3)
+    )
+    turns = [{"role": "user", "content": ""}] if pairs[0][0] == "vuser" else []
+    for role, asked, answered in pairs:
+        turns += [{"role": role, "content": asked}, {"role": "assistant", "content": answered}]
+    return prompts.question_turns(turns, images=draw(st.integers(1, 2)))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@given(turns=own_dialogues(), ends=st.sampled_from([None, "assistant"]))
+def test_chat_template_asks_as_the_encoder_does(variant: str, turns: list[prompts.Turn], ends: str | None) -> None:
+    if ends:
+        turns = turns[:-1]
+    ids, supervised = prompts.encode(turns, tokenizer(variant), "v1_sq", next_role=ends)
+    templated = tokenizer(variant).apply_chat_template(
+        prompts.messages(turns),
+        chat_template=prompts.chat_template("v1_sq", tokenizer(variant)),
+        add_generation_prompt=ends is not None,
+        return_dict=True,
+        return_assistant_tokens_mask=True,
+    )
+    assert templated["input_ids"] == ids
+    assert templated["assistant_masks"] == [int(kind > 0) for kind in supervised]
+    assert supervised_text(turns, variant, "v1_sq") == answers_text(turns, ("assistant", "vuser"))
+
+
+def test_who_speaks_next() -> None:
+    seen = [{"role": "user", "content": "<image>\n"}]
+    asked = [*seen, {"role": "vuser", "content": "Why?"}]
+    answered = [*asked, {"role": "assistant", "content": "so"}]
+
+    def end(turns: list[prompts.Turn], next_role: str | None = None) -> str:
+        return prompts.render(turns, "v1_sq", next_role=next_role).removeprefix(prompts.V1_SQ.system)
+
+    assert end(seen, "vuser") == " USER: <image>\n VUSER:"
+    assert end(asked) == " USER: <image>\n VUSER: Why?</s>"
+    assert end(asked, "assistant") == " USER: <image>\n VUSER: Why?</s> ASSISTANT:"
+    assert end(answered, "vuser") == " USER: <image>\n VUSER: Why?</s> ASSISTANT: so</s>VUSER:"
+
+
+@pytest.mark.parametrize(
+    ("roles", "template", "message"),
+    [
+        (["user", "vuser"], "v1_sq", "turn 1 has the role 'vuser' where 'assistant' is due"),
+        (["vuser"], "v1_sq", "turn 0 has the role 'vuser' where 'user' is due"),
+        (["user", "assistant", "vuser"], "v1", "turn 2 has the role 'vuser' where 'user' is due"),
+        (["user", "assistant", "vuser", "user"], "v1_sq", "turn 3 has the role 'user' where 'assistant' is due"),
+    ],
+)
+def test_a_self_question_stands_where_a_question_may(roles: list[str], template: str, message: str) -> None:
+    with pytest.raises(PromptError, match=message):
+        prompts.render([{"role": role, "content": "a"} for role in roles], template)
 
 
 # The chat template as others use it, and what is refused
@@ -360,8 +545,23 @@ def test_broken_dialogues_are_refused(turns: list[prompts.Turn], message: str) -
         prompts.encode(prompts.question_turns(turns), tokenizer("legacy_false"))
 
 
+@pytest.mark.parametrize(
+    ("contents", "message"),
+    [
+        (["no picture", "a"], "takes a picture and one caption; for dialogues use the template v1"),
+        (["<image>", "a", "b", "c"], "takes a picture and one caption"),
+        (["<image>", " \n"], r"turn 1 \(assistant\) is empty"),
+    ],
+)
+def test_what_is_no_caption_is_refused(contents: list[str], message: str) -> None:
+    roles = ("user", "assistant")
+    turns = [{"role": roles[number % 2], "content": content} for number, content in enumerate(contents)]
+    with pytest.raises(PromptError, match=message):
+        prompts.render(turns, "plain")
+
+
 def test_unknown_template_and_tokenizer_without_offsets_are_refused() -> None:
-    with pytest.raises(PromptError, match="unknown template 'v9'; use one of: v1"):
+    with pytest.raises(PromptError, match="unknown template 'v9'; use one of: v1, v1_sq, plain"):
         prompts.render([{"role": "user", "content": "a"}], "v9")
 
     class Slow:

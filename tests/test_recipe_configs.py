@@ -20,6 +20,14 @@ PUBLISHED = {
     "vizwiz_competition_lora": (32, 2e-4, 2e-5, 128, False, False, "majority"),
 }
 
+# name -> (language model, projector); the first stage is the same for all
+PRETRAINED = {
+    "pretrain_llava15_7b": ("lmsys/vicuna-7b-v1.5", "mlp"),
+    "pretrain_llava15_13b": ("lmsys/vicuna-13b-v1.5", "mlp"),
+    "pretrain_sq_prototype_7b": ("lmsys/vicuna-7b-v1.5", "prototype"),
+}
+IMAGES = {name: images for name, (images, *_) in PUBLISHED.items()} | dict.fromkeys(PRETRAINED, 256)
+
 
 def comment_of(name: str) -> str:
     lines = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
@@ -28,17 +36,17 @@ def comment_of(name: str) -> str:
 
 def launches_of(name: str) -> list[tuple[str, str, str]]:
     """(launch file, configuration, flags) of every launch command in the opening comment."""
-    command = r"accelerate launch --config_file (\S+) \\?\s*recipes/sft_vizwiz\.py --config (\S+)(.*)"
+    command = r"accelerate launch --config_file (\S+) \\?\s*recipes/\w+\.py --config (\S+)(.*)"
     return re.findall(command, comment_of(name))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_key_is_a_flag(name: str, tmp_path: Path) -> None:
     data, config, model = parse_recipe_args(["--config", str(FOLDER / f"{name}.yaml"), "--data_dir", str(tmp_path)])
-    assert data.source in ("vizwiz", "vizwiz_competition")
+    assert data.source in ("vizwiz", "vizwiz_competition", "parquet")
     assert config.max_length is None
     assert config.ddp_find_unused_parameters is False
-    assert model.use_peft
+    assert model.use_peft != (name in PRETRAINED)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -57,7 +65,18 @@ def test_settings_are_the_published_ones(name: str, tmp_path: Path) -> None:
     assert config.get_warmup_steps(1000) == 30
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", PRETRAINED)
+def test_the_first_stage_has_the_published_settings(name: str, tmp_path: Path) -> None:
+    _, config, model = parse_recipe_args(["--config", str(FOLDER / f"{name}.yaml"), "--data_dir", str(tmp_path)])
+    assert (model.language_model, model.projector) == PRETRAINED[name]
+    assert model.vision_tower == "openai/clip-vit-large-patch14-336"
+    assert (model.num_prototypes, model.prototype_iterations) == (256, 2)
+    assert (config.template, config.image_aspect, config.learning_rate) == ("plain", "crop", 1e-3)
+    assert (config.num_train_epochs, config.lr_scheduler_type, config.weight_decay) == (1, "cosine", 0)
+    assert config.get_warmup_steps(1000) == 30
+
+
+@pytest.mark.parametrize("name", IMAGES)
 def test_every_launch_in_the_comment_keeps_the_batch(name: str, tmp_path: Path) -> None:
     """More GPUs with a smaller accumulation: the same number of images an optimizer step."""
     for launch_file, config_file, flags in launches_of(name):
@@ -66,7 +85,7 @@ def test_every_launch_in_the_comment_keeps_the_batch(name: str, tmp_path: Path) 
         _, config, _ = parse_recipe_args(args)
         processes = yaml.safe_load((FOLDER.parents[1] / launch_file).read_text(encoding="utf-8"))["num_processes"]
         images = processes * config.per_device_train_batch_size * config.gradient_accumulation_steps
-        assert images == PUBLISHED[name][0]
+        assert images == IMAGES[name]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -40,6 +40,8 @@ BENCHMARKS = {
     "coco_captions": "hf_llava_vqa.data.benchmarks.coco_captions",
     "flickr30k": "hf_llava_vqa.data.benchmarks.flickr30k",
     "nocaps": "hf_llava_vqa.data.benchmarks.nocaps",
+    "conceptual": "hf_llava_vqa.data.benchmarks.conceptual",
+    "concadia": "hf_llava_vqa.data.benchmarks.concadia",
 }
 """The module of each benchmark; it is imported when the benchmark is asked for."""
 

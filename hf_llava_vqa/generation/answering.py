@@ -22,8 +22,9 @@ from hf_llava_vqa.generation.questions import (
     prompt_trees,
 )
 from hf_llava_vqa.generation.reference import generate
+from hf_llava_vqa.generation.vllm_engine import generate_with_vllm
 
-ENGINES = ("forest", "generate")
+ENGINES = ("forest", "generate", "vllm")
 
 Engine = Callable[[LlavaForConditionalGeneration, LlavaProcessor, Sequence[Planted]], list[Answer]]
 
@@ -49,10 +50,11 @@ def answer_questions(
     """Answer every question of `records`, in order; a picture is read once for all its questions.
 
     Args:
+        model, processor: from `load_model`; for the engine `vllm` from `load_vllm`.
         template: prompt template.
         instruction: replaces the benchmark's instruction to the model.
-        engine: `forest`, or `generate` for the stock decoding of one question a row.
-        batch_size: most images read together; with `generate`, most questions.
+        engine: `forest`; `generate` for the stock decoding of one question a row; `vllm` where that is installed.
+        batch_size: most images read together; with the other engines, most questions.
         batch_tokens: most prompt tokens read together, pictures and padding included.
         max_questions_per_row: an image with more questions is read again for the rest.
         max_new_tokens: longest answer (LLaVA's own evaluation uses 128).
@@ -70,8 +72,8 @@ def answer_questions(
 
     Raises:
         VqaError: naming the dialogue whose prompt cannot be built, or the record whose image cannot be opened.
-        ConfigError: an unknown engine, sampling with `generate`, a value out of range, or an attention backend that
-            does not honour the tree mask.
+        ConfigError: an unknown engine, or one that is not installed; sampling with another than `forest`; a value out
+            of range, or an attention backend that does not honour the tree mask.
     """
     check_limits(batch_size=batch_size, batch_tokens=batch_tokens)
     check_limits(max_questions_per_row=max_questions_per_row, max_new_tokens=max_new_tokens)
@@ -102,11 +104,11 @@ def _engine(name: str, sampling: Sampling, max_new_tokens: int, anyone: Anyone) 
     """What answers the trees of a batch."""
     if name == "forest":
         return partial(decode, sampling=sampling, max_new_tokens=max_new_tokens, anyone=anyone)
-    if name != "generate":
+    if name not in ENGINES:
         raise ConfigError(f"unknown engine {name!r}; use one of: {', '.join(ENGINES)}")
     if sampling.temperature > 0:
-        raise ConfigError("the engine generate is the greedy reference; use the engine forest with a temperature")
-    return partial(generate, max_new_tokens=max_new_tokens)
+        raise ConfigError(f"the engine {name} is greedy; use the engine forest with a temperature")
+    return partial(generate if name == "generate" else generate_with_vllm, max_new_tokens=max_new_tokens)
 
 
 def _predictions(processor: LlavaProcessor, batch: Batch, answers: list[Answer]) -> dict[int, list[dict[str, Any]]]:

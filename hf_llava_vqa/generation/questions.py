@@ -21,10 +21,10 @@ WINDOW = 8  # batches that are sorted by length together
 
 
 def questions(records: Iterable[dict[str, Any]]) -> Iterator[Question]:
-    """Every dialogue of every record that ends with a user turn, with its record, in order."""
+    """Every dialogue of every record that ends with a question, with its record, in order."""
     for record in records:
         for dialogue in record["dialogues"]:
-            if dialogue["turns"][-1]["role"] == "user":
+            if dialogue["turns"][-1]["role"] in prompts.QUESTIONERS:
                 yield record, dialogue
 
 
@@ -92,7 +92,8 @@ def encode(
     said = [] if answer is None else [{"role": "assistant", "content": answer}]
     try:
         turns = prompt_turns(record, dialogue, instruction)
-        return prompts.encode([*turns, *said], processor.tokenizer, template)
+        next_role = "assistant" if answer is None else None
+        return prompts.encode([*turns, *said], processor.tokenizer, template, next_role=next_role)
     except VqaError as error:
         raise type(error)(f"{record['image_id']}, dialogue {dialogue['id']}: {error}") from error
 

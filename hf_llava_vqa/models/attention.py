@@ -1,15 +1,22 @@
-"""Attention over image trees, one a row: down to the first leaf by a causal kernel, only what follows under a mask.
+"""Attention over image trees, by the attention implementation of the model.
 
-A row begins with a chain: the picture, what all questions share, the first question and its first answer. Among these
-tokens the tree's mask is the causal one, for which kernels have a fast path that computes half and reads no mask.
+SDPA reads one tree a row: down to the first leaf by a causal kernel, only what follows under a mask. A row begins with
+a chain: the picture, what all questions share, the first question and its first answer. Among these tokens the tree's
+mask is the causal one, for which kernels have a fast path that computes half and reads no mask. FlexAttention skips
+blocks of the mask, and flash-attn takes paths without any: both read rows of many trees.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from transformers import AttentionInterface, LlavaForConditionalGeneration
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+from transformers.utils.generic import is_flash_attention_requested
+
+from hf_llava_vqa.errors import ConfigError
 
 TREE_SDPA = "tree_sdpa"
 
@@ -46,8 +53,42 @@ def tree_attention(
     return torch.cat([above, below], dim=1), None
 
 
+def mask_for(implementation: str) -> str | None:
+    """The `mask` of a `VqaCollator` that an attention implementation reads; None if it cannot read image trees."""
+    if is_flash_attention_requested(requested_attention_implementation=implementation):
+        return "varlen"
+    return {"sdpa": "compact", TREE_SDPA: "compact", "flex_attention": "block"}.get(implementation)
+
+
 def use_tree_attention(model: LlavaForConditionalGeneration) -> None:
-    """Have the language model of a LLaVA use `tree_attention`; what calls it without `chain` notices no difference."""
-    AttentionInterface.register(TREE_SDPA, tree_attention)
-    AttentionMaskInterface.register(TREE_SDPA, sdpa_mask)
-    model.set_attn_implementation({"text_config": TREE_SDPA})
+    """Have the language model of a LLaVA read image trees with the attention implementation that it has.
+
+    SDPA becomes `tree_attention`; what calls it without `chain` notices no difference. FlexAttention takes a
+    `BlockMask` as it is, and leaves the tower to SDPA: pictures are read whole.
+
+    Raises:
+        ConfigError: attention dropout, which FlexAttention does not have.
+    """
+    text = model.config.text_config
+    if text._attn_implementation == "sdpa":
+        AttentionInterface.register(TREE_SDPA, tree_attention)
+        AttentionMaskInterface.register(TREE_SDPA, sdpa_mask)
+        model.set_attn_implementation({"text_config": TREE_SDPA})
+    elif text._attn_implementation == "flex_attention":
+        if text.attention_dropout > 0:
+            raise ConfigError(
+                f"--attn_implementation flex_attention has no dropout, and the model's attention_dropout is "
+                f"{text.attention_dropout}; set that to 0, or use sdpa"
+            )
+        model.set_attn_implementation({"vision_config": "sdpa"})
+
+
+@contextmanager
+def masked_attention(model: LlavaForConditionalGeneration) -> Iterator[None]:
+    """SDPA in the language model for a while: answering needs masks of any shape."""
+    own = model.config.text_config._attn_implementation
+    model.set_attn_implementation({"text_config": "sdpa"})
+    try:
+        yield
+    finally:
+        model.set_attn_implementation({"text_config": own})

@@ -5,13 +5,14 @@ from pathlib import Path
 
 from transformers.utils.hub import cached_file, extract_commit_hash
 
+from hf_llava_vqa.models.assembling import Assembly
 from hf_llava_vqa.models.loading import adapter_base
 
 _DECISIVE = ("*.safetensors", "*.bin", "*config.json", "tokenizer*")
 
 
 def model_identity(path: str) -> str:
-    """SHA-256 of the files that decide what a model answers, and of its base's if it is an adapter.
+    """SHA-256 of the files that decide what a model answers, and for an adapter of those it builds upon.
 
     A folder's weights are read in full: loading them reads the same bytes, which are at hand then. A repository of the
     Hub is known by its commit.
@@ -21,8 +22,8 @@ def model_identity(path: str) -> str:
     """
     base = adapter_base(path)
     parts = [_folder_digest(Path(path)) if Path(path).is_dir() else _commit(path)]
-    if base is not None:
-        parts.append(model_identity(base))
+    below = [base.language_model, base.vision_tower] if isinstance(base, Assembly) else [base]
+    parts += [model_identity(model) for model in below if model is not None]
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Loading a LLaVA and its processor: a base, one of our adapters, or a merged model, from a folder or the Hub."""
+"""Loading a LLaVA and its processor: a base, one of our adapters, a merged model or an assembly, here or on the Hub."""
 
 from pathlib import Path
 from typing import Any
@@ -7,12 +7,30 @@ from huggingface_hub.errors import HfHubHTTPError
 from peft import PeftConfig, PeftModel
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoProcessor, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+)
 from transformers.utils import cached_file
 from trl import ModelConfig, get_quantization_config
 
 from hf_llava_vqa.errors import ModelError
+from hf_llava_vqa.models.assembling import (
+    ASSEMBLY_FILE,
+    Assembly,
+    AssemblyConfig,
+    add_frame,
+    assemble,
+    assembled_config,
+    assembled_processor,
+    read_assembly,
+)
 from hf_llava_vqa.models.processors import prepare_processor
+from hf_llava_vqa.models.projectors.files import read_projector
 
 ADAPTER_FILE = "adapter_config.json"
 _COPY_AGAIN = "copy the adapter again, with all its files"
@@ -28,7 +46,7 @@ def load_model(
         image_aspect: `pad`, `crop` or None for what the processor was saved with.
         template: prompt template.
         merge: fold an adapter into its base, so that answering costs no extra products.
-        **kwargs: for `LlavaForConditionalGeneration.from_pretrained` (`dtype`, `device_map`, `attn_implementation`,
+        **kwargs: for the model's `from_pretrained` (`dtype`, `device_map`, `attn_implementation`,
             `quantization_config`, ...).
 
     Returns:
@@ -41,9 +59,9 @@ def load_model(
     base = adapter_base(path)
     if base is not None:
         check_adapter_weights(path)
-    config = llava_config(base or path)
-    processor = prepare_processor(load_processor(path), config, image_aspect=image_aspect, template=template)
-    model = LlavaForConditionalGeneration.from_pretrained(base or path, **kwargs)
+    config, processor = _describe(base or path, path)
+    processor = prepare_processor(processor, config, image_aspect=image_aspect, template=template)
+    model = _model(base or path, processor, **kwargs)
     if base is not None:
         model = PeftModel.from_pretrained(model, path)
         model = model.merge_and_unload() if merge else model
@@ -51,38 +69,60 @@ def load_model(
 
 
 def training_processor(args: ModelConfig, *, image_aspect: str = "pad", template: str = "v1") -> LlavaProcessor:
-    """The processor of the base that TRL's model flags name; reads no weights, so mistakes show early.
+    """The processor of the base that the model flags name or assemble; reads no model, so mistakes show early.
 
     Raises:
         ModelError: not a LLaVA, or an adapter (merge it first, or resume from its checkpoint).
     """
-    path = args.model_name_or_path
-    if adapter_base(path) is not None:
-        raise ModelError(f"{path!r} is an adapter; train from its base, or merge it first")
-    config = llava_config(path)
-    return prepare_processor(load_processor(path), config, image_aspect=image_aspect, template=template)
+    base = _base(args)
+    if isinstance(base, str) and adapter_base(base) is not None:
+        raise ModelError(f"{base!r} is an adapter; train from its base, or merge it first")
+    config, processor = _describe(base, None)
+    if isinstance(args, AssemblyConfig) and args.mm_use_im_start_end:
+        add_frame(processor.tokenizer)
+        if len(processor.tokenizer) > config.text_config.vocab_size:
+            raise ModelError(
+                f"--mm_use_im_start_end: the vocabulary of {base!r} has no two rows to spare; leave it out"
+            )
+    if isinstance(args, AssemblyConfig) and args.pretrained_projector is not None:
+        read_projector(args.pretrained_projector, config)
+    return prepare_processor(processor, config, image_aspect=image_aspect, template=template)
 
 
 def training_model(args: ModelConfig) -> LlavaForConditionalGeneration:
-    """The base that TRL's model flags name, quantised if they say so, with its vision tower frozen."""
-    quantization = get_quantization_config(args)
-    if quantization is not None:  # as LLaVA does: the projector stays in 16 bits, and so does the small tower
-        quantization.llm_int8_skip_modules = ["multi_modal_projector", "vision_tower", "lm_head"]
-    model = LlavaForConditionalGeneration.from_pretrained(
-        args.model_name_or_path,
-        revision=args.model_revision,
-        dtype=args.dtype,
-        attn_implementation=args.attn_implementation,
-        quantization_config=quantization,
-    )
+    """The base that the model flags name or assemble, quantised if they say so, with its vision tower frozen.
+
+    Raises:
+        ModelError: a flag that needs a package which is not installed (flash-attn, bitsandbytes), or as `assemble`.
+    """
+    try:
+        model = _trained_base(args)
+    except ImportError as error:
+        raise ModelError(f"{_first_line(error)}; install it, or leave out the flag that needs it") from error
     model.model.vision_tower.requires_grad_(False)
     return model
 
 
-def adapter_base(path: str) -> str | None:
-    """The base model an adapter folder or repository names; None if `path` is not an adapter."""
-    if not _has_file(path, ADAPTER_FILE):
+def _trained_base(args: ModelConfig) -> LlavaForConditionalGeneration:
+    base = _base(args)
+    options = {"dtype": args.dtype, "attn_implementation": args.attn_implementation}
+    if isinstance(args, AssemblyConfig) and not isinstance(base, str):
+        return assemble(base, assembled_processor(base), pretrained_projector=args.pretrained_projector, **options)
+    quantization = get_quantization_config(args)
+    if quantization is not None:  # as LLaVA does: the projector stays in 16 bits, and so does the small tower
+        quantization.llm_int8_skip_modules = ["multi_modal_projector", "vision_tower", "lm_head"]
+    return AutoModelForImageTextToText.from_pretrained(
+        base, revision=args.model_revision, quantization_config=quantization, **options
+    )
+
+
+def adapter_base(path: str) -> str | Assembly | None:
+    """The base model an adapter folder or repository names, or what it is assembled from; None for no adapter."""
+    if _find_file(path, ADAPTER_FILE) is None:
         return None
+    assembly = _find_file(path, ASSEMBLY_FILE)
+    if assembly is not None:
+        return read_assembly(assembly)
     base = PeftConfig.from_pretrained(path).base_model_name_or_path
     if not base:
         raise ModelError(f"{path}/{ADAPTER_FILE} names no base model; set its base_model_name_or_path")
@@ -108,7 +148,7 @@ def check_adapter_weights(path: str) -> None:
 
 
 def llava_config(path: str) -> LlavaConfig:
-    """The configuration at `path`; raises `ModelError` unless it is a stock LLaVA's."""
+    """The configuration at `path`; raises `ModelError` unless it is a LLaVA's, with whichever projector."""
     try:
         config = AutoConfig.from_pretrained(path)
     except (OSError, ValueError) as error:
@@ -133,11 +173,32 @@ def load_processor(path: str) -> LlavaProcessor:
     return processor
 
 
-def _has_file(path: str, name: str) -> bool:
+def _base(args: ModelConfig) -> str | Assembly:
+    assembly = args.assembly if isinstance(args, AssemblyConfig) else None
+    return args.model_name_or_path if assembly is None else assembly
+
+
+def _describe(base: str | Assembly, saved: str | None) -> tuple[LlavaConfig, LlavaProcessor]:
+    """A base's configuration, and the processor that was saved at a path or, without one, comes with the parts."""
+    if isinstance(base, str):
+        return llava_config(base), load_processor(saved or base)
+    processor = assembled_processor(base) if saved is None else load_processor(saved)
+    return assembled_config(base, processor.tokenizer), processor
+
+
+def _model(base: str | Assembly, processor: LlavaProcessor, **kwargs: Any) -> LlavaForConditionalGeneration:
+    if isinstance(base, str):
+        return AutoModelForImageTextToText.from_pretrained(base, **kwargs)
+    return assemble(base, processor, **kwargs)
+
+
+def _find_file(path: str, name: str) -> str | None:
+    """Where a file of a folder or repository lies here; None if there is no such file."""
     if Path(path).is_dir():
-        return (Path(path) / name).is_file()
+        file = Path(path, name)
+        return str(file) if file.is_file() else None
     try:
-        return cached_file(path, name, _raise_exceptions_for_missing_entries=False) is not None
+        return cached_file(path, name, _raise_exceptions_for_missing_entries=False)
     except (OSError, HfHubHTTPError) as error:
         raise ModelError(f"cannot load a model from {path!r}: {_first_line(error)}; {_remedy(path)}") from error
 

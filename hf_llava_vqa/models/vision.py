@@ -1,7 +1,8 @@
-"""The frozen vision tower."""
+"""The vision tower, frozen or adapted."""
 
 import torch
 from torch import nn
+from transformers import LlavaModel
 
 
 def run_without_autograd(tower: nn.Module) -> None:
@@ -21,3 +22,15 @@ def run_without_autograd(tower: nn.Module) -> None:
 
     tower.register_forward_pre_hook(enter)
     tower.register_forward_hook(leave, always_call=True)
+
+
+def freeze_unread_layers(model: LlavaModel) -> None:
+    """Freeze the tower's layers behind the deepest one that features are taken from: LLaVA-1.5 reads layer -2.
+
+    They are computed and never read, so an adapter there gets no gradient, and DDP would wait for one.
+    """
+    layers = model.vision_tower.encoder.layers
+    taken = model.config.vision_feature_layer
+    outputs = len(layers) + 1  # the embeddings' comes first
+    deepest = max(index % outputs for index in ([taken] if isinstance(taken, int) else taken))
+    layers[deepest:].requires_grad_(False)

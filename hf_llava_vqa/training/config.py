@@ -1,24 +1,25 @@
-"""What a recipe can be told: `DataArguments`, `VqaConfig` on top of TRL's `SFTConfig`, and TRL's `ModelConfig`."""
+"""What a recipe can be told: `DataArguments`, `VqaConfig` on top of TRL's `SFTConfig`, and `VqaModelConfig`."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers.utils import is_torch_bf16_gpu_available
-from trl import ModelConfig, SFTConfig, TrlParser
+from trl import SFTConfig, TrlParser
 
 from hf_llava_vqa.answers import ANSWER_TARGETS, check_confidence_weights
 from hf_llava_vqa.augmentation import AUGMENTATIONS
 from hf_llava_vqa.bad_images import ON_BAD_IMAGE
 from hf_llava_vqa.data.prepared.folders import is_on_hub
 from hf_llava_vqa.errors import ConfigError
+from hf_llava_vqa.models.attention import mask_for
 from hf_llava_vqa.models.processors import IMAGE_ASPECTS
+from hf_llava_vqa.models.trainable import LORA_AND_VISION, VqaModelConfig
 from hf_llava_vqa.prompts import TEMPLATES
-
-# Backends that see the tree mask as it is; flash-attn takes no mask, and eager adds a bool mask as numbers.
-MASKED_ATTENTION = ("sdpa",)
+from hf_llava_vqa.self_questioning import check_self_question_ratio
 
 
 @dataclass
@@ -73,12 +74,23 @@ class VqaConfig(SFTConfig):
         default_factory=lambda: [1.0, 1.0, 1.0],
         metadata={"help": "How much an answer counts whose annotator was sure (yes), maybe and not (no)."},
     )
+    self_question_ratio: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share of the questions about pictures that the model learns to ask itself, drawn anew in each "
+            "epoch; needs --template v1_sq."
+        },
+    )
     max_questions_per_row: int = field(
         default=16, metadata={"help": "An image with more questions takes several rows."}
     )
     projector_learning_rate: float | None = field(
         default=None,
         metadata={"help": "Learning rate of the multimodal projector; as the rest if not given."},
+    )
+    vision_learning_rate: float | None = field(
+        default=None,
+        metadata={"help": "Learning rate of the adapter in the vision tower; as the rest if not given."},
     )
     image_aspect: str = field(
         default="pad",
@@ -130,10 +142,12 @@ class VqaConfig(SFTConfig):
                 "--on_bad_image replace takes another record of the batch: raise --per_device_train_batch_size above "
                 "1, or use skip"
             )
-        if self.dataloader_persistent_workers and (self.answer_target == "sample" or self.image_augmentation != "none"):
+        check_self_question_ratio(self.self_question_ratio, self.template)
+        drawn = self.answer_target == "sample" or self.image_augmentation != "none" or self.self_question_ratio > 0
+        if self.dataloader_persistent_workers and drawn:
             raise ConfigError(
-                "--dataloader_persistent_workers: leave it off with --answer_target sample and --image_augmentation, "
-                "persistent workers would draw the first epoch's again"
+                "--dataloader_persistent_workers: leave it off with --answer_target sample, --image_augmentation and "
+                "--self_question_ratio, persistent workers would draw the first epoch's again"
             )
         if self.packing or self.padding_free:
             raise ConfigError("--packing and --padding_free: leave them off, image trees are laid out by the collator")
@@ -155,14 +169,22 @@ def _use_bf16(use_cpu: bool) -> bool:
     return True
 
 
-def parse_recipe_args(args: Sequence[str] | None = None) -> tuple[DataArguments, VqaConfig, ModelConfig]:
+def parse_recipe_args(
+    args: Sequence[str] | None = None, **defaults: Any
+) -> tuple[DataArguments, VqaConfig, VqaModelConfig]:
     """Parse `--config FILE.yaml` and flags: the file gives defaults, the command line wins, unknown keys are errors.
+
+    Args:
+        args: the command line; that of the process if not given.
+        **defaults: the recipe's own, for what neither says.
 
     Raises:
         ConfigError: in one line, for whatever the parser or a configuration class refuses.
     """
+    parser = TrlParser((DataArguments, VqaConfig, VqaModelConfig))
+    parser.set_defaults(**defaults)
     try:
-        data_args, config, model_args = TrlParser((DataArguments, VqaConfig, ModelConfig)).parse_args_and_config(args)
+        data_args, config, model_args = parser.parse_args_and_config(args)
     except (ValueError, ImportError, FileNotFoundError) as error:
         raise ConfigError(_in_our_words(" ".join(str(error).split()))) from error
     check_run(data_args, config, model_args)
@@ -179,10 +201,13 @@ def _in_our_words(message: str) -> str:
     return message
 
 
-def check_run(data_args: DataArguments, config: VqaConfig, model_args: ModelConfig) -> None:
+def check_run(data_args: DataArguments, config: VqaConfig, model_args: VqaModelConfig) -> None:
     """Refuse combinations that would only fail after the model is loaded. Raises `ConfigError`."""
-    if model_args.model_name_or_path is None:
-        raise ConfigError("--model_name_or_path is missing; for example llava-hf/llava-1.5-7b-hf")
+    if model_args.model_name_or_path is None and model_args.assembly is None:
+        raise ConfigError(
+            "--model_name_or_path is missing; for example llava-hf/llava-1.5-7b-hf (or give --language_model and "
+            "--vision_tower)"
+        )
     if data_args.data_dir is None and data_args.source != "easy_vqa":
         raise ConfigError(f"--data_dir is missing; point it to the folder that holds the {data_args.source} files")
     for folder in data_args.data_dir or []:
@@ -190,13 +215,43 @@ def check_run(data_args: DataArguments, config: VqaConfig, model_args: ModelConf
             raise ConfigError(f"--data_dir {folder}: no such folder")
     if config.eval_strategy != "no" and data_args.eval_split is None:
         raise ConfigError(f"--eval_strategy {config.eval_strategy.value} needs --eval_split, the split to evaluate on")
-    check_attention(model_args.attn_implementation)
+    if config.vision_learning_rate is not None and model_args.trainable != LORA_AND_VISION:
+        raise ConfigError(
+            f"--vision_learning_rate has nothing to train with --trainable {model_args.trainable}; use lora+vision, or "
+            "leave it out"
+        )
+    check_attention(model_args.attn_implementation or "sdpa", config)
+    if model_args.attn_implementation == "flex_attention" and config.device.type == "cpu":
+        raise ConfigError("--attn_implementation flex_attention cannot train on a CPU; use sdpa")
 
 
-def check_attention(implementation: str | None) -> None:
-    """Raise `ConfigError` for an attention backend that would not honour the tree mask."""
-    if implementation is not None and implementation not in MASKED_ATTENTION:
+def check_attention(implementation: str, config: VqaConfig) -> str:
+    """The collator's `mask` for an attention backend.
+
+    Raises:
+        ConfigError: the backend would not keep the branches of this run's image trees apart, or cannot be compiled.
+    """
+    mask = mask_for(implementation)
+    if mask is None:
         raise ConfigError(
             f"--attn_implementation {implementation} does not honour the mask that keeps branches apart; "
-            f"use {' or '.join(MASKED_ATTENTION)}"
+            "use sdpa or flex_attention"
         )
+    if mask == "varlen" and not _only_paths(config):
+        raise ConfigError(
+            f"--attn_implementation {implementation} takes no mask to keep branches apart: train without branches "
+            "(--max_questions_per_row 1, --answer_target majority or sample, --self_question_ratio 0), or use sdpa or "
+            "flex_attention"
+        )
+    if mask != "compact" and config.torch_compile:
+        raise ConfigError(
+            f"--torch_compile: leave it off with --attn_implementation {implementation}, which brings a kernel of its "
+            "own, or use sdpa"
+        )
+    return mask
+
+
+def _only_paths(config: VqaConfig) -> bool:
+    """Whether every row has one question with one answer."""
+    one_answer = config.answer_target in ("majority", "sample")
+    return one_answer and config.max_questions_per_row == 1 and config.self_question_ratio == 0

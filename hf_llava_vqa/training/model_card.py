@@ -4,7 +4,7 @@ from pathlib import Path
 
 from huggingface_hub import ModelCard, ModelCardData
 from peft import PeftModel
-from transformers import Trainer
+from transformers import LlavaConfig, Trainer
 
 from hf_llava_vqa.metrics import metric_names, metric_title
 from hf_llava_vqa.models.adapters import trained_by_part
@@ -21,11 +21,7 @@ A LLaVA fine-tuned on visual question answering with [hf_llava_vqa](https://pypi
 ## Ask it
 
 ```python
-from PIL import Image
-from transformers import AutoProcessor, LlavaForConditionalGeneration
-
-model = LlavaForConditionalGeneration.from_pretrained("{repository}")
-processor = AutoProcessor.from_pretrained("{repository}")
+{loading}
 question = [{{"role": "user", "content": [{{"type": "image"}}, {{"type": "text", "text": "What is this?"}}]}}]
 prompt = processor.apply_chat_template(question, add_generation_prompt=True)
 inputs = processor(images=Image.open("photo.jpg"), text=prompt, add_special_tokens=False, return_tensors="pt")
@@ -42,12 +38,25 @@ print(processor.decode(output[0, inputs["input_ids"].shape[1]:], skip_special_to
 {scores}
 """
 
+_STOCK_LOADING = """from PIL import Image
+from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+model = LlavaForConditionalGeneration.from_pretrained("{repository}")
+processor = AutoProcessor.from_pretrained("{repository}")"""
+
+_OUR_LOADING = """from hf_llava_vqa import load_model
+from PIL import Image
+
+model, processor = load_model("{repository}")"""
+
 
 def write_model_card(
     trainer: Trainer, folder: str | Path, *, model_name: str | None, dataset_name: str | None, tags: list[str]
 ) -> None:
     """Write `README.md` into a folder, with the scores logged so far."""
     base = _base_model(trainer)
+    assembled = getattr(trainer.model, "assembly", None) is not None
+    stock = trainer.model.config.model_type == LlavaConfig.model_type and not assembled
     name = model_name or Path(trainer.args.output_dir).name
     header = ModelCardData(
         base_model=base,
@@ -61,7 +70,7 @@ def write_model_card(
         header=header.to_yaml(),
         name=name,
         on_data=f", on {dataset_name}" if dataset_name else "",
-        repository=trainer.args.hub_model_id or name,
+        loading=(_STOCK_LOADING if stock else _OUR_LOADING).format(repository=trainer.args.hub_model_id or name),
         facts=_facts(trainer),
         scores=_scores(trainer.state.log_history),
     )

@@ -6,6 +6,8 @@ It overrides, each for one reason:
 - `set_initial_training_values`: a run that has made all its steps makes no more;
 - `get_train_dataloader`: streams in an exact order, from any row on;
 - `_save_checkpoint`: whole or not at all;
+- `_load_from_checkpoint`, `_load_best_model`: whole models are read by the names under which they were saved;
+- `_load_optimizer_and_scheduler`: learning rates of this run, which may be longer than the one before;
 - `_push_from_checkpoint`, `push_to_hub`: the model of a whole checkpoint is published, without pickles and logs.
 """
 
@@ -19,7 +21,9 @@ import torch
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset, IterableDataset
 from safetensors import SafetensorError
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
+from transformers import PreTrainedModel
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import HubStrategy, SaveStrategy, TrainOutput, rotate_checkpoints
@@ -175,6 +179,40 @@ class ResumableTrainer(SFTTrainer):
             pin_memory=args.dataloader_pin_memory,
             prefetch_factor=args.dataloader_prefetch_factor,
         )
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        """The Trainer's for adapters. A whole model it would leave as it was, since it looks for other names.
+
+        `save_pretrained` writes the names of the published checkpoints, which only `from_pretrained` translates.
+        """
+        model = model or self.model
+        if not isinstance(model, PreTrainedModel):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        # In float32: it holds every trained weight and every 16-bit one exactly.
+        saved = type(model).from_pretrained(resume_from_checkpoint, dtype=torch.float32)
+        model.load_state_dict(saved.state_dict())
+
+    def _load_best_model(self) -> None:
+        if self.is_deepspeed_enabled or not isinstance(self.model, PreTrainedModel):
+            super()._load_best_model()
+        else:
+            self._load_from_checkpoint(self.state.best_model_checkpoint)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """The Trainer's, with learning rates as this run's schedule has them, from the first step on.
+
+        A checkpoint holds the rates of its own schedule: at its end, 0. With the same arguments they are the same.
+        """
+        schedule = self.lr_scheduler
+        rates = list(schedule.base_lrs) if isinstance(schedule, LambdaLR) else []
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is None or not isinstance(schedule, LambdaLR):
+            return
+        schedule.base_lrs = rates
+        for group, rate, factor in zip(schedule.optimizer.param_groups, rates, schedule.lr_lambdas, strict=True):
+            group["initial_lr"] = rate
+            group["lr"] = rate * factor(schedule.last_epoch)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """The Trainer's own parts, written aside by all ranks and put in place, whole, by rank 0."""

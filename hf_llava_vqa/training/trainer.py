@@ -7,7 +7,7 @@ It overrides, each for one reason:
 - `_get_num_items_in_batch`, `compute_loss`: answer weights and the tree mask;
 - `get_eval_dataloader`: data that are measured are the same at every step;
 - `evaluation_loop`: the task's metric beside the loss, in time for loggers, early stopping and the best checkpoint;
-- `create_optimizer`: the projector's learning rate;
+- `create_optimizer`: learning rates of the projector and of the vision tower;
 - `_save`: folders that anybody can load, without pickles;
 - `create_model_card`.
 
@@ -36,15 +36,18 @@ from hf_llava_vqa.errors import ConfigError
 from hf_llava_vqa.generation import Question, answer_questions, questions
 from hf_llava_vqa.models.adapters import (
     PROJECTOR,
+    VISION_TOWER,
     check_adapter_targets,
     check_dora_rows,
     keep_trained_weights_in_float32,
 )
-from hf_llava_vqa.models.attention import TREE_SDPA, use_tree_attention
-from hf_llava_vqa.models.vision import run_without_autograd
+from hf_llava_vqa.models.assembling import save_assembly
+from hf_llava_vqa.models.attention import masked_attention, use_tree_attention
+from hf_llava_vqa.models.vision import freeze_unread_layers, run_without_autograd
 from hf_llava_vqa.training.callbacks import CurrentEpoch, StartUpReport
 from hf_llava_vqa.training.config import VqaConfig, check_attention
 from hf_llava_vqa.training.guards import WatchedCollator
+from hf_llava_vqa.training.losses import LossesApart, sums_apart
 from hf_llava_vqa.training.model_card import write_model_card
 from hf_llava_vqa.training.publishing import make_portable
 from hf_llava_vqa.training.resumable import ResumableTrainer
@@ -61,12 +64,12 @@ class VqaTrainer(ResumableTrainer):
         args: the configuration.
         train_dataset, eval_dataset: records (see `load_records`), map-style or streamed, or TRL's vision rows.
         processing_class: the processor `load_model` or `prepare_processor` returned.
-        data_collator: a `VqaCollator` with `mask="compact"`; made from `args` if not given.
+        data_collator: made from `args` if not given; its `mask` is set to what the model's attention reads.
         peft_config: usually `models.adapters.lora_config(...)`.
         **kwargs: for `SFTTrainer`.
 
     Raises:
-        ConfigError: an attention backend that ignores the tree mask, an adapter on the vision tower, a base weight
+        ConfigError: an attention backend that cannot read the trees, an adapter on the vision tower, a base weight
             that DoRA cannot scale.
     """
 
@@ -86,15 +89,15 @@ class VqaTrainer(ResumableTrainer):
         peft_config: PeftConfig | None = None,
         **kwargs: Any,
     ) -> None:
-        attention = model.config.get_text_config()._attn_implementation
-        if attention != TREE_SDPA:  # of a trainer before
-            check_attention(attention)
+        mask = check_attention(model.config.get_text_config()._attn_implementation, args)
         if args.train_sampling_strategy != "random" and isinstance(train_dataset, IterableDataset):
             raise ConfigError(
                 f"--train_sampling_strategy {args.train_sampling_strategy} cannot reorder a stream; use random"
             )
         collator = data_collator or training_collator(args, processing_class)
+        collator.mask = mask
         self._eval_collator = collator.for_evaluation()
+        self._losses_apart = {"train": LossesApart(), "eval": LossesApart()}
         super().__init__(
             model,
             args,
@@ -107,9 +110,10 @@ class VqaTrainer(ResumableTrainer):
         )
         check_adapter_targets(self.model, peft_config)
         check_dora_rows(self.model)
+        base = _base_model(self.model)
+        freeze_unread_layers(base.model)
         if not self.is_deepspeed_enabled:  # DeepSpeed keeps float32 masters of its own
             keep_trained_weights_in_float32(self.model)
-        base = _base_model(self.model)
         use_tree_attention(base)
         if not _is_trained(base.model.vision_tower):
             run_without_autograd(base.model.vision_tower)
@@ -153,17 +157,23 @@ class VqaTrainer(ResumableTrainer):
         inputs = dict(inputs)
         dialogue_ids = inputs.pop("dialogue_ids")
         weights = inputs.pop("weights")[:, 1:]  # shifted like the labels: the log-probabilities are [R, L - 1]
-        inputs["attention_mask"] = forest.attention_mask(inputs.pop("subtree_end"), inputs["chain"])
+        own_questions = inputs.pop("own_questions", None)
+        if "chain" in inputs:
+            inputs["attention_mask"] = forest.attention_mask(inputs.pop("subtree_end"), inputs["chain"])
+        elif "subtree_end" in inputs:  # else all trees are paths, and need no mask
+            inputs["attention_mask"] = forest.block_mask(inputs.pop("subtree_end"))
         outputs = model(**inputs, use_cache=False, fused_lm_head=True)
         total = weights.sum() if num_items_in_batch is None else num_items_in_batch
-        loss = -(weights * outputs.log_probs).sum() / total
+        losses = -weights * outputs.log_probs
+        loss = losses.sum() / total
         if "pixel_values" not in inputs:
             loss = loss + self._unread_picture()
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes  # DDP averages gradients; the total is over all ranks
         if self.model.training:
             self._nonfinite_guard.note(loss, dialogue_ids)
-        self._record_token_metrics(outputs, inputs["position_ids"])
+        apart = None if own_questions is None else sums_apart(losses.detach(), weights, own_questions[:, 1:])
+        self._record_token_metrics(outputs, inputs["position_ids"], apart)
         return (loss, outputs) if return_outputs else loss
 
     def _unread_picture(self) -> torch.Tensor | int:
@@ -172,23 +182,31 @@ class VqaTrainer(ResumableTrainer):
         parts = (*seeing.vision_tower.parameters(), *seeing.multi_modal_projector.parameters())
         return sum(0 * parameter.sum() for parameter in parts if parameter.requires_grad)
 
-    def _record_token_metrics(self, outputs: Any, position_ids: torch.Tensor) -> None:
-        """TRL's own logged figures (entropy, token accuracy, tokens seen), in one gather; the state keeps the count."""
+    def _record_token_metrics(self, outputs: Any, position_ids: torch.Tensor, apart: torch.Tensor | None) -> None:
+        """TRL's own logged figures (entropy, token accuracy, tokens seen), in one gather; the state keeps the count.
+
+        With `apart`, of `sums_apart`, the losses of answers and of the model's own questions too.
+        """
         mode = "train" if self.model.training else "eval"
+        roots = (position_ids[:, :-1] == 0) & (position_ids[:, 1:] == 1)  # padding has position 0 too
         figures = (
             outputs.label_mask.sum(),
             outputs.entropy.detach().sum(),
             outputs.is_top1.sum(),
-            (position_ids > 0).sum() + len(position_ids),  # padding has position 0, like each row's first token
+            (position_ids > 0).sum() + roots.sum(),
         )
         sums = torch.stack([figure.float() for figure in figures])
+        if apart is not None:
+            sums = torch.cat([sums, apart])
         # Not gather_for_metrics: it takes ranks for rows, and drops some at the end of a pass.
-        supervised, entropy, correct, tokens = self.accelerator.gather(sums[None]).sum(0).tolist()
+        supervised, entropy, correct, tokens, *by_kind = self.accelerator.gather(sums[None]).sum(0).tolist()
         self._metrics[mode]["entropy"].append(entropy / max(supervised, 1))
         self._metrics[mode]["mean_token_accuracy"].append(correct / max(supervised, 1))
         if mode == "train" and self.args.include_num_input_tokens_seen == "no":  # else the Trainer counts
             self.state.num_input_tokens_seen += int(tokens)
         self._metrics[mode]["num_tokens"] = [self.state.num_input_tokens_seen]
+        if by_kind:
+            self._losses_apart[mode].add(by_kind, self._metrics[mode])
         if mode == "train" and self._nonfinite_guard.skipped:
             self._metrics[mode]["skipped_steps"] = [self._nonfinite_guard.skipped]
 
@@ -236,7 +254,8 @@ class VqaTrainer(ResumableTrainer):
             {**group[0][0], "dialogues": [dialogue for _, dialogue in group]}
             for group in islice(by_record, rank, None, world)
         ]
-        with self.accelerator.autocast():  # answering goes past the forward that accelerate wrapped
+        # Answering goes past the forward that accelerate wrapped.
+        with self.accelerator.autocast(), masked_attention(_base_model(self.model)):
             answered = answer_questions(
                 self.accelerator.unwrap_model(self.model),
                 self.processing_class,
@@ -256,17 +275,13 @@ class VqaTrainer(ResumableTrainer):
         return bool(self.accelerator.gather(torch.tensor([mine], device=self.accelerator.device)).any())
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
-        """TRL's optimizer, with the projector in groups of its own if it has a learning rate of its own."""
+        """TRL's optimizer, with each part that has a learning rate of its own in groups of its own."""
         optimizer = super().create_optimizer(model)
-        if self.args.projector_learning_rate is None:
-            return optimizer
-        named = (self.model if model is None else model).named_parameters()
-        projector = {id(parameter) for name, parameter in named if PROJECTOR in name and parameter.requires_grad}
-        for group in list(optimizer.param_groups):
-            moved = [parameter for parameter in group["params"] if id(parameter) in projector]
-            if moved:
-                group["params"] = [parameter for parameter in group["params"] if id(parameter) not in projector]
-                optimizer.add_param_group({**group, "params": moved, "lr": self.args.projector_learning_rate})
+        rates = {PROJECTOR: self.args.projector_learning_rate, VISION_TOWER: self.args.vision_learning_rate}
+        for part, rate in rates.items():
+            if rate is not None:
+                named = (self.model if model is None else model).named_parameters()
+                _set_apart(optimizer, {id(parameter) for name, parameter in named if part in name}, rate)
         optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
         return optimizer
 
@@ -275,6 +290,7 @@ class VqaTrainer(ResumableTrainer):
         folder = output_dir or self.args.output_dir
         if self.args.should_save:
             make_portable(folder)
+            save_assembly(_base_model(self.model), folder)
             write_model_card(self, folder, model_name=None, dataset_name=None, tags=list(self._tag_names))
 
     def create_model_card(
@@ -291,7 +307,7 @@ class VqaTrainer(ResumableTrainer):
 
 
 def training_collator(args: VqaConfig, processor: LlavaProcessor) -> VqaCollator:
-    """The collator that `args` describe, with the compact mask `VqaTrainer` reads."""
+    """The collator that `args` describe; `VqaTrainer` sets the mask that its model reads."""
     return VqaCollator(
         processor,
         template=args.template,
@@ -300,6 +316,8 @@ def training_collator(args: VqaConfig, processor: LlavaProcessor) -> VqaCollator
         max_length=args.max_length,
         max_questions_per_row=args.max_questions_per_row,
         mask="compact",
+        self_question_ratio=args.self_question_ratio,
+        pad_to_multiple_of=args.pad_to_multiple_of,
         augmentation=args.image_augmentation,
         on_bad_image=args.on_bad_image,
         bad_images_file=Path(args.output_dir, BAD_IMAGES_FILE),
@@ -309,6 +327,15 @@ def training_collator(args: VqaConfig, processor: LlavaProcessor) -> VqaCollator
 
 def _base_model(model: LlavaForConditionalGeneration | PeftModel) -> LlavaForConditionalGeneration:
     return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def _set_apart(optimizer: torch.optim.Optimizer, ids: set[int], rate: float) -> None:
+    """Move the parameters of these `id`s into groups with another learning rate."""
+    for group in list(optimizer.param_groups):
+        moved = [parameter for parameter in group["params"] if id(parameter) in ids]
+        if moved:
+            group["params"] = [parameter for parameter in group["params"] if id(parameter) not in ids]
+            optimizer.add_param_group({**group, "params": moved, "lr": rate})
 
 
 def _is_trained(module: torch.nn.Module) -> bool:

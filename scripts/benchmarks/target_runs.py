@@ -89,9 +89,9 @@ def accuracy_after(
         return {name: accuracy(model, trainer.processing_class, records) for name, records in held_out.items()}
 
 
-def accuracy(model: Any, processor: LlavaProcessor, records: Dataset) -> float:
+def accuracy(model: Any, processor: LlavaProcessor, records: Dataset, template: str = "v1") -> float:
     """VizWiz accuracy of the model's answers to all questions."""
-    predictions = answer_questions(model, processor, records, batch_size=64, max_new_tokens=8)
+    predictions = answer_questions(model, processor, records, template=template, batch_size=64, max_new_tokens=8)
     answers = {prediction["id"]: prediction["answer"] for prediction in predictions}
     return get_benchmark("vizwiz").score(answers, list(questions(records))).score
 
@@ -110,17 +110,17 @@ def seconds_a_step(pictures: Pictures, targets: Sequence[str], *, rounds: int, s
 
 
 @contextlib.contextmanager
-def trainer_of(pictures: Pictures, target: str, seed: int, steps: int) -> Iterator[VqaTrainer]:
-    """The trainer that the demo's recipe makes, for a target and so many steps on a seed's pictures."""
+def trainer_of(pictures: Pictures, target: str, seed: int, steps: int, **changes: object) -> Iterator[VqaTrainer]:
+    """The trainer that the demo's recipe, with `changes`, makes for a target and so many steps on a seed's pictures."""
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
         told = {"model_name_or_path": BASE, "data_dir": pictures.folder, "output_dir": folder}
-        told |= {"answer_target": target, "seed": seed, "max_steps": steps, **CHANGES}
+        told |= {"answer_target": target, "seed": seed, "max_steps": steps, **CHANGES, **changes}
         flags = [str(part) for name, value in told.items() for part in (f"--{name}", value)]
         _, config, model_args = parse_recipe_args(["--config", str(RECIPE), *flags])
         yield VqaTrainer(
             training_model(model_args),
             config,
             train_dataset=pictures.of_seed(seed),
-            processing_class=training_processor(model_args, image_aspect=config.image_aspect),
+            processing_class=training_processor(model_args, image_aspect=config.image_aspect, template=config.template),
             peft_config=lora_config(model_args),
         )

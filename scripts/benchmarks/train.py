@@ -102,7 +102,7 @@ def settings(bench: Workbench) -> str:
         "projector": "in full",
         "activation_checkpointing": bench.args.gradient_checkpointing,
         "precision": "bf16" if torch.cuda.is_available() else "fp32",
-        "attention": "sdpa",
+        "attention": f"sdpa, ours {bench.args.attention}",
         "threads": torch.get_num_threads(),
         **SETTINGS,
     }

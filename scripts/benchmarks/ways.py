@@ -63,6 +63,9 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--layers", type=int, default=2, help="of the tiny language model (default: 2)")
     parser.add_argument("--image_tokens", type=int, choices=IMAGE_TOKENS, default=576, help="an image (default: 576)")
     parser.add_argument("--scale", type=int, default=1, metavar="N", help="N times as many pictures (default: 1)")
+    parser.add_argument(
+        "--attention", choices=["sdpa", "flex_attention"], default="sdpa", help="of our ways (default: sdpa)"
+    )
     parser.add_argument("--gradient_checkpointing", action="store_true", help="recompute activations on all sides")
 
 
@@ -78,6 +81,8 @@ class Workbench:
         """The named sets, made. Raises `ConfigError` for a model that this machine cannot hold."""
         if args.model == "7b" and not torch.cuda.is_available():
             raise ConfigError("--model 7b needs a GPU, of 80 GB; use --model tiny")
+        if args.attention == "flex_attention" and not torch.cuda.is_available():
+            raise ConfigError("--attention flex_attention cannot train on a CPU; use sdpa")
         make = question_sets(args.scale)
         return cls(args, {name: make[name]() for name in names})
 
@@ -194,7 +199,7 @@ class Meter(TrainerCallback):
 
 
 def seconds() -> float:
-    """A clock for one training beside others: the GPU's work so far on the wall clock, on a CPU this process's own time.
+    """A clock for ways that take turns: on a GPU the wall's, when its work is done; on a CPU this process's own time.
 
     Processor time with one thread is what other processes of the machine disturb least.
     """
@@ -237,6 +242,8 @@ class Way:
         )
         meter = Meter()
         model = bench.model()
+        if self.trainer_class is not SFTTrainer:
+            model.set_attn_implementation(bench.args.attention)
         torch.manual_seed(0)  # of the adapter's weights
         trainer = self.trainer_class(
             model,

@@ -47,6 +47,6 @@ def run(*command: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-def launch(*arguments: object) -> subprocess.CompletedProcess[str]:
+def launch(*arguments: object, recipe: Path = RECIPE) -> subprocess.CompletedProcess[str]:
     accelerate = Path(sys.executable).with_name("accelerate")
-    return run(accelerate, "launch", "--config_file", "accelerate_configs/cpu.yaml", RECIPE, *arguments)
+    return run(accelerate, "launch", "--config_file", "accelerate_configs/cpu.yaml", recipe, *arguments)

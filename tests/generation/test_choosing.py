@@ -28,6 +28,8 @@ def test_greedy_takes_the_likeliest() -> None:
         ({"temperature": 1.0}, PROBABILITIES),
         ({"temperature": 0.5}, PROBABILITIES**2),
         ({"temperature": 1.0, "top_p": 0.6}, torch.tensor([0, 0.4, 0, 0.3])),  # 0.4 is too little, 0.7 enough
+        ({"temperature": 1.0, "top_k": 3}, torch.tensor([0, 0.4, 0.2, 0.3])),
+        ({"temperature": 1.0, "top_k": 3, "top_p": 0.44}, torch.tensor([0, 0.4, 0, 0])),  # 0.4 of 0.9 is enough
         ({"temperature": 1.0, "top_p": 0.1}, torch.tensor([0, 1.0, 0, 0])),
     ],
 )

@@ -7,7 +7,7 @@ import torch
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from hf_llava_vqa import forest
-from hf_llava_vqa.models.attention import TREE_SDPA, tree_attention, use_tree_attention
+from hf_llava_vqa.models.attention import TREE_SDPA, mask_for, masked_attention, tree_attention, use_tree_attention
 from hf_llava_vqa.models.loading import load_model
 
 PATHS = [[0, 1, 2, 3], [0, 1, 4, 5, 6], [0, 1, 4, 7]]
@@ -45,3 +45,25 @@ def test_without_a_chain_it_is_stock_sdpa(tiny_llava: Any) -> None:
     assert model.config.vision_config._attn_implementation == "sdpa"
     assert model(**prompt).logits.equal(logits)
     assert model.generate(**prompt, max_new_tokens=4, do_sample=False).equal(before)
+
+
+@pytest.mark.parametrize(
+    ("implementation", "mask"),
+    [
+        ("sdpa", "compact"),
+        (TREE_SDPA, "compact"),  # of a trainer before
+        ("flex_attention", "block"),
+        ("flash_attention_2", "varlen"),
+        ("kernels-community/vllm-flash-attn3", "varlen"),
+        ("eager", None),
+    ],
+)
+def test_an_implementation_reads_its_own_kind_of_mask(implementation: str, mask: str | None) -> None:
+    assert mask_for(implementation) == mask
+
+
+def test_masked_attention_is_sdpa_until_it_ends(tiny_llava: Any) -> None:
+    model, _ = load_model(str(tiny_llava), attn_implementation="flex_attention")
+    with masked_attention(model):
+        assert model.config.text_config._attn_implementation == "sdpa"
+    assert model.config.text_config._attn_implementation == "flex_attention"

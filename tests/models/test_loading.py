@@ -8,18 +8,18 @@ from typing import Any
 
 import pytest
 import torch
-from examples import MIXED, SIDE, build_outspoken_llava, dataset
+from examples import MIXED, SIDE, build_outspoken_llava
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
+from short_training import train_briefly
 from transformers import AutoModelForCausalLM, AutoProcessor, LlamaConfig, LlavaForConditionalGeneration, LlavaProcessor
+from transformers.utils import is_flash_attn_2_available, is_kernels_available
 from trl import ModelConfig
 
 from hf_llava_vqa.errors import ConfigError, ModelError
 from hf_llava_vqa.generation import answer_questions
 from hf_llava_vqa.models import load_model
-from hf_llava_vqa.models.adapters import lora_config
 from hf_llava_vqa.models.loading import training_model, training_processor
-from hf_llava_vqa.training import VqaConfig, VqaTrainer
 
 
 @pytest.fixture(scope="module")
@@ -34,26 +34,7 @@ def adapter(base: Path, request: pytest.FixtureRequest, tmp_path_factory: pytest
     """What a short training with large steps leaves behind."""
     folder = tmp_path_factory.mktemp("adapter")
     args = ModelConfig(model_name_or_path=str(base), use_peft=True, lora_r=4, lora_dropout=0.0, use_dora=request.param)
-    trainer = VqaTrainer(
-        training_model(args),
-        VqaConfig(
-            output_dir=str(folder),
-            per_device_train_batch_size=4,
-            learning_rate=0.03,
-            max_steps=3,
-            gradient_checkpointing=False,
-            use_cpu=True,
-            bf16=False,
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-        ),
-        train_dataset=dataset(MIXED),
-        processing_class=training_processor(args),
-        peft_config=lora_config(args),
-    )
-    trainer.train()
-    trainer.save_model()
+    train_briefly(args, MIXED, folder, learning_rate=0.03, max_steps=3, gradient_checkpointing=False)
     return folder
 
 
@@ -185,6 +166,13 @@ def test_an_adapter_whose_base_is_gone(adapter: Path, tmp_path: Path) -> None:
         config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": name}))
         with pytest.raises(ModelError, match=message):
             load_model(str(tmp_path / "moved"))
+
+
+@pytest.mark.skipif(is_flash_attn_2_available() or is_kernels_available(), reason="the package is installed")
+def test_a_flag_whose_package_is_missing(base: Path) -> None:
+    with pytest.raises(ModelError, match=r"package for FlashAttention2 .* install it, or leave out the flag") as caught:
+        training_model(ModelConfig(model_name_or_path=str(base), attn_implementation="flash_attention_2"))
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -113,10 +113,17 @@ def test_train_compares_the_ways_with_equal_losses(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_the_7b_model_needs_a_gpu(tmp_path: Path) -> None:
-    done = benchmark("train", "--model", "7b", home=tmp_path)
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        (("--model", "7b"), "--model 7b needs a GPU, of 80 GB; use --model tiny"),
+        (("--attention", "flex_attention"), "--attention flex_attention cannot train on a CPU; use sdpa"),
+    ],
+)
+def test_what_needs_a_gpu_is_refused(tmp_path: Path, flag: tuple[str, str], message: str) -> None:
+    done = benchmark("train", *flag, home=tmp_path)
     assert done.returncode != 0
-    assert done.stderr.splitlines()[-1] == "error: --model 7b needs a GPU, of 80 GB; use --model tiny"
+    assert done.stderr.splitlines()[-1] == f"error: {message}"
 
 
 def test_step_splits_a_step_into_parts(tmp_path: Path) -> None:
@@ -134,5 +141,18 @@ def test_step_splits_a_step_into_parts(tmp_path: Path) -> None:
 def test_an_unknown_benchmark_lists_those_there_are(tmp_path: Path) -> None:
     done = benchmark("metric", home=tmp_path)
     assert done.returncode == 2
-    names = "'generate', 'metrics', 'prepare', 'resume', 'step', 'stream', 'targets', 'train'"
+    names = "'generate', 'metrics', 'prepare', 'projectors', 'resume', 'self_questioning', 'step', 'stream', 'targets', 'train'"
     assert f"invalid choice: 'metric' (choose from {names})" in done.stderr
+
+
+def test_projectors_are_compared_with_the_mlp(tmp_path: Path) -> None:
+    sizes = ["--seeds", "2", "--train_images", "16", "--held_out_images", "2", "--num_prototypes", "4"]
+    done = benchmark("projectors", "--projectors", "prototype", *sizes, home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert set(result["ratios"]) == {"mlp_over_prototype_loss"}
+    names = ("accuracy", "loss", "step_ms", "parameters")
+    runs = [(kind, seed) for kind in ("mlp", "prototype") for seed in (0, 1)]
+    assert set(result["figures"]) == {f"{kind}_{name}_{seed}" for kind, seed in runs for name in names}
+    assert all(0 <= result["figures"][f"{kind}_accuracy_{seed}"] <= 1 for kind, seed in runs)
+    assert result["figures"]["prototype_parameters_0"] > result["figures"]["mlp_parameters_0"]

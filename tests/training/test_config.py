@@ -15,6 +15,11 @@ from hf_llava_vqa.training import config as configuration
     [
         ({"max_questions_per_row": 0}, "--max_questions_per_row is 0; it must be at least 1"),
         ({"eval_max_new_tokens": 0}, "--eval_max_new_tokens is 0; it must be at least 1"),
+        ({"self_question_ratio": 0.5}, "self_question_ratio 0.5 with the template v1: use the template v1_sq"),
+        (
+            {"self_question_ratio": 0.5, "template": "v1_sq", "dataloader_persistent_workers": True},
+            "--dataloader_persistent_workers: leave it off with .*--self_question_ratio",
+        ),
         ({"packing": True}, "--packing and --padding_free: leave them off"),
         ({"padding_free": True}, "--packing and --padding_free: leave them off"),
         ({"loss_type": "dft"}, "--loss_type dft and --label_smoothing_factor: leave them off"),

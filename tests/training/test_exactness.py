@@ -74,16 +74,37 @@ def sequences(rows: list[dict[str, Any]], processor: LlavaProcessor) -> Iterator
                 yield np.repeat(ids, copies).tolist(), np.repeat(flags, copies).tolist(), weight, row
 
 
-def separate_loss(model: Llava, processor: LlavaProcessor, rows: list[dict[str, Any]]) -> torch.Tensor:
+def asked_sequences(rows: list[dict[str, Any]], processor: LlavaProcessor) -> Iterator[Sequence]:
+    """As `sequences`, of records with a picture whose questions are all the model's own."""
+    for row in rows:
+        for dialogue in row["dialogues"]:
+            own = [{**turn, "role": "vuser"} if n and not n % 2 else turn for n, turn in enumerate(dialogue["turns"])]
+            answers = [answer["answer"] for answer in dialogue["answers"]]
+            told = [
+                ({"role": "assistant", "content": text}, weight) for text, weight in weighted_answers(answers, "votes")
+            ]
+            paths = [([*own, answer], weight) for answer, weight in told]
+            if len(own) == 1:
+                paths.append(([{"role": "user", "content": ""}, {**own[0], "role": "vuser"}], 1.0))
+            for turns, weight in paths:
+                prepared = prompts.question_turns(turns, images=1)
+                ids, flags = prompts.encode(prepared, processor.tokenizer, "v1_sq")
+                copies = [WIDTH if token == processor.image_token_id else 1 for token in ids]
+                yield np.repeat(ids, copies).tolist(), np.repeat(flags, copies).tolist(), weight, row
+
+
+def separate_loss(
+    model: Llava, processor: LlavaProcessor, rows: list[dict[str, Any]], separate: Callable[..., Any] = sequences
+) -> torch.Tensor:
     """The loss the usual way: a sequence for each path, padded on the right, 2-D mask, each with its own pictures."""
-    paths = list(sequences(rows, processor))
+    paths = list(separate(rows, processor))
     length = max(len(ids) for ids, *_ in paths)
     input_ids = torch.full((len(paths), length), processor.tokenizer.pad_token_id)
     attention_mask, weights = torch.zeros_like(input_ids), torch.zeros(input_ids.shape)
     for number, (ids, flags, weight, _) in enumerate(paths):
         input_ids[number, : len(ids)] = torch.tensor(ids)
         attention_mask[number, : len(ids)] = 1
-        weights[number, : len(ids)] = torch.tensor(flags) * weight
+        weights[number, : len(ids)] = (torch.tensor(flags) > 0) * weight
     pixels = torch.cat([pixel_values(row, processor) for *_, row in paths])
     inputs = {"pixel_values": pixels} if len(pixels) else {}
     logits = model(input_ids=input_ids, attention_mask=attention_mask, **inputs).logits[:, :-1]
@@ -121,6 +142,15 @@ def test_full_training_equals_separate_sequences(
 ) -> None:
     ours = tree_loss(*full, rows, max_questions_per_row=most)
     assert_equal_gradients(full[0], ours, separate_loss(*full, rows))
+
+
+def test_self_questions_equal_separate_sequences(full: tuple[Llava, LlavaProcessor]) -> None:
+    rows = [
+        record("a", [question("a.0", "Why?", ["yes", "no", "no"]), question("a.1")], colours=[colour(1)]),
+        record("b", [chain("b.0", "Hello?", "Hi.", "Why?", answers=["so", "so", "no"])], colours=[colour(2)]),
+    ]
+    ours = tree_loss(*full, rows, template="v1_sq", self_question_ratio=1.0)
+    assert_equal_gradients(full[0], ours, separate_loss(*full, rows, asked_sequences))
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["lora", "dora"])

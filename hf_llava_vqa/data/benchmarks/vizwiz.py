@@ -1,7 +1,8 @@
 """VizWiz VQA: photos taken by blind people, each with a spoken question and ten answers.
 
 Annotation files are JSON lists of `{"image", "question", "answers", "answer_type", "answerable"}`; the test file has
-images and questions only. Published at vizwiz.org; the server takes a JSON list of `{"image", "answer"}`.
+images and questions only. Published at vizwiz.org; the server takes a JSON list of `{"image", "answer"}`, and for its
+second task one of `{"image", "answerable"}`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -175,6 +176,32 @@ def submit(predictions: Sequence[Prediction], path: Path) -> None:
         [{"image": p["image_id"], "answer": normalize_answer(p["answer"], "m4c")} for p in predictions],
         path,
     )
+
+
+def submit_answerability(predictions: Sequence[Prediction], path: Path, images: Sequence[str]) -> None:
+    """Write the JSON list of `{"image", "answerable"}` of VizWiz's second task, in the order of `images`.
+
+    Args:
+        predictions: `{"image_id", "answerable"}`, the confidence from 0 to 1 that the question can be answered.
+        images: of all questions of the split.
+
+    Raises:
+        RecordError: no predictions, two for one image, an image that only the predictions or only the split has, or a
+            confidence out of range.
+    """
+    check_predictions(predictions)
+    answerable = {prediction["image_id"]: prediction["answerable"] for prediction in predictions}
+    missing = [image for image in images if image not in answerable]
+    if missing:
+        count = f"{len(missing)} of {len(images)} are missing"
+        raise RecordError(f"no prediction for {in_line(missing[0])} ({count}); answer the whole split")
+    if len(answerable) > len(images):
+        unknown = next(image for image in answerable if image not in set(images))
+        raise RecordError(f"{in_line(unknown)} was predicted and is not in the split; submit the split that was asked")
+    for image, confidence in answerable.items():
+        if not 0 <= confidence <= 1:
+            raise RecordError(f"{in_line(image)}: answerable is {confidence}; it must be a confidence from 0 to 1")
+    write_json([{"image": image, "answerable": answerable[image]} for image in images], path)
 
 
 def check_predictions(predictions: Sequence[Prediction]) -> None:

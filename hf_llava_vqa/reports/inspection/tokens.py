@@ -52,7 +52,7 @@ class TokenTally:
             cost = np.where(tree.input_ids == self.collator.image_token_id, self.collator.image_tokens, 1)
             self.paths += path_lengths(tree, cost)
             self.rows.append(int(cost.sum()))
-            self.supervised += int(tree.supervised.sum())
+            self.supervised += int(np.count_nonzero(tree.supervised))
             if len(self.marked) < MARKED_ROWS:
                 lines = marked_text(tree, self.collator.processor.tokenizer)
                 self.marked.append({"image_id": record["image_id"], "tokens": self.rows[-1], "lines": lines})

@@ -1,4 +1,4 @@
-"""Captions of COCO and Flickr30k in Karpathy's files, and of NoCaps."""
+"""Captions of COCO and Flickr30k in Karpathy's files, of NoCaps, Conceptual Captions and Concadia."""
 
 import copy
 import json
@@ -27,6 +27,7 @@ from hf_llava_vqa.errors import ConfigError, RecordError
 from hf_llava_vqa.images import open_image
 
 COCO, FLICKR, NOCAPS = (get_benchmark(name) for name in ("coco_captions", "flickr30k", "nocaps"))
+CONCEPTUAL, CONCADIA = (get_benchmark(name) for name in ("conceptual", "concadia"))
 COCO_FILE, FLICKR_FILE, NOCAPS_FILE = "dataset_coco.json", "dataset_flickr30k.json", "nocaps_val_4500_captions.json"
 
 
@@ -59,8 +60,25 @@ NOCAPS_VAL = {
     ],
 }
 
+CONCEPTUAL_FILE, CONCADIA_FILE = "Validation_GCC-1.1.0-Validation.tsv", "wiki_split.json"
+CONCEPTUAL_VAL = 'a "quoted" sign above a door\thttp://a.org/1.jpg\nthe red bus .\thttp://b.org/2.jpg?x=1\n'
+
+
+def article(name, split, description):
+    texts = {"description": description, "caption": "The town in 1900.", "context": "The town lies at a river."}
+    row = {key: {"raw": text, "tokens": text.split()} for key, text in texts.items()}
+    return {"article_id": 7, "filename": name, "orig_filename": "Town.jpg", **row, "split": split}
+
+
+CONCADIA_JSON = {"images": [article("3.jpg", "test", " A church. "), article("9.jpg", "train", "A bridge.")]}
+
 
 def write_set(root):
+    (root / "val").mkdir(parents=True)
+    (root / CONCEPTUAL_FILE).write_text(CONCEPTUAL_VAL, encoding="utf-8")
+    write_photos(root / "val" / "00000", "000000000.jpg", "000000001.jpg")
+    write(root / CONCADIA_FILE, CONCADIA_JSON)
+    write_photos(root / "resized", "3.jpg", "9.jpg")
     write(root / COCO_FILE, KARPATHY_COCO)
     write(root / FLICKR_FILE, KARPATHY_FLICKR)
     write(root / NOCAPS_FILE, NOCAPS_VAL)
@@ -106,6 +124,70 @@ def test_captions_of_nocaps_are_those_of_the_photo(root):
     assert captions_of(read_all(NOCAPS.read, "test", root=root)[0]) == []
 
 
+def test_a_line_of_conceptual_captions_is_a_record(root):
+    records = read_all(CONCEPTUAL.read, "val", root=root)
+    assert questions_of(records) == [
+        ("000000000.jpg", [("000000000", QUESTION)]),
+        ("000000001.jpg", [("000000001", QUESTION)]),
+    ]
+    assert [captions_of(record) for record in records] == [['a "quoted" sign above a door'], ["the red bus ."]]
+    assert all(open_image(record["images"][0]).mode == "RGB" for record in records)
+
+
+def test_a_header_shifts_no_line_of_conceptual_captions(root):
+    expected = read_all(CONCEPTUAL.read, "val", root=root)
+    (root / CONCEPTUAL_FILE).write_bytes(b"caption\turl\r\n" + CONCEPTUAL_VAL.replace("\n", "\r\n").encode())
+    assert read_all(CONCEPTUAL.read, "val", root=root) == expected
+
+
+def test_the_ten_thousandth_picture_lies_in_the_second_folder(root):
+    (root / CONCEPTUAL_FILE).write_text("a dog\thttp://a.org\n" * 10_002)
+    write_photos(root / "val" / "00001", "000010001.jpg")
+    [*_, last] = read_all(CONCEPTUAL.read, "val", root=root, dead_links=root / "dead.jsonl")
+    assert last["images"][0]["path"].endswith("/val/00001/000010001.jpg")
+
+
+def test_dead_links_are_an_error_or_named(root, caplog):
+    (root / "val" / "00000" / "000000000.jpg").unlink()
+    message = refusal(CONCEPTUAL.read, "val", root=root)
+    assert message.startswith(
+        f"{root}/{CONCEPTUAL_FILE}, line 1: image 00000/000000000.jpg is not in {root}/val (1 of 2"
+    )
+    [record] = read_all(CONCEPTUAL.read, "val", root=root, dead_links=root / "dead.jsonl")
+    assert (record["image_id"], captions_of(record)) == ("000000001.jpg", ["the red bus ."])
+    assert (root / "dead.jsonl").read_text() == '{"image": "00000/000000000.jpg", "url": "http://a.org/1.jpg"}\n'
+    assert f"1 of 2 pictures are not there; {root}/dead.jsonl names them" in caplog.text
+    with pytest.raises(ConfigError, match=r"dead_links: .* cannot be written"):
+        list(CONCEPTUAL.read("val", root=root, dead_links=root))
+
+
+def test_concadia_asks_for_the_description(root):
+    [record] = read_all(CONCADIA.read, "test", root=root)
+    assert questions_of([record]) == [("3.jpg", [("3", QUESTION)])]
+    assert captions_of(record) == ["A church."]
+    [dialogue] = record["dialogues"]
+    assert dialogue["context"] == "The town lies at a river."
+    metadata = {"article_id": 7, "caption": "The town in 1900.", "orig_filename": "Town.jpg"}
+    assert json.loads(dialogue["metadata"]) == metadata
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "split", "right"),
+    [
+        ("flickr30k", "test", {"1007129816": "A man with a hat ."}),
+        ("conceptual", "val", {"000000000": 'a "quoted" sign above a door', "000000001": "the red bus ."}),
+        ("concadia", "test", {"3": "A church."}),
+    ],
+)
+def test_the_written_captions_score_best(root, tmp_path, benchmark, split, right):
+    entries = []
+    for answers in (right, dict.fromkeys(right, "something else")):
+        records = load_records(benchmark, split=split, root=root)
+        entries.append(evaluate(benchmark, records, answers, tmp_path)["metric"])
+    assert entries[0]["rouge_l"] == pytest.approx(1)
+    assert entries[1]["rouge_l"] == 0
+
+
 def test_from_files_to_the_score(root, tmp_path):
     answers = {"COCO_val2014_000000000001": "a red bus.", "COCO_val2014_000000000004": "nothing"}
     entry = evaluate("coco_captions", load_records("coco_captions", split="test", root=root), answers, tmp_path)
@@ -143,6 +225,8 @@ def test_archives_as_downloaded(root):
         (COCO, "test", COCO_FILE, "."),
         (FLICKR, "test", FLICKR_FILE, "flickr30k-images"),
         (NOCAPS, "val", NOCAPS_FILE, "images"),
+        (CONCEPTUAL, "val", CONCEPTUAL_FILE, "val"),
+        (CONCADIA, "test", CONCADIA_FILE, "resized"),
     ],
 )
 def test_files_named_one_by_one(root, benchmark, split, file, images):
@@ -201,6 +285,40 @@ def test_nocaps_files_of_another_shape(root, change, message):
 
 
 @pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "line 1: expected a caption, a tab and an address"),
+        ("caption\turl\n", "no caption with a picture in "),
+        ("a dog\thttp://a.org\nno tab\n", "line 2: expected a caption, a tab and an address; download the file again"),
+        ("a dog\thttp://a.org\tmore\n", "line 1: expected"),
+        (" \thttp://a.org\n", "line 1: expected"),
+    ],
+)
+def test_conceptual_captions_of_another_shape(root, content, message):
+    (root / CONCEPTUAL_FILE).write_text(content)
+    assert message in refusal(CONCEPTUAL.read, "val", root=root)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.pop("images"), ": images must be a list, found nothing"),
+        (lambda d: d["images"].pop(0), ": no images of the split test; download it again"),
+        (lambda d: d["images"][0].pop("description"), ', images 0: description: expected {"raw"}, found null'),
+        (lambda d: d["images"][0]["caption"].pop("raw"), ", images 0: caption: raw must be a string, found nothing"),
+        (lambda d: d["images"][0]["context"].update(raw=" "), ", images 0: context: raw is empty"),
+        (lambda d: d["images"][0].update(filename="../x.jpg"), ", images 0: unsafe name '../x.jpg'"),
+        (lambda d: d["images"][0].update(filename="4.jpg"), ", images 0: image 4.jpg is not in "),
+    ],
+)
+def test_concadias_file_of_another_shape(root, change, message):
+    document = copy.deepcopy(CONCADIA_JSON)
+    change(document)
+    write(root / CONCADIA_FILE, document)
+    assert refusal(CONCADIA.read, "test", root=root).startswith(f"{root}/{CONCADIA_FILE}{message}")
+
+
+@pytest.mark.parametrize(
     ("content", "message"), [(b"[]", "expected {"), (b'{"images": ', "broken JSON"), (b'{"\xff', "not UTF-8 at byte 2")]
 )
 def test_a_file_that_is_not_what_it_is_called(root, content, message):
@@ -228,3 +346,17 @@ def test_whatever_stands_in_karpathys_file(fuzzed, content):
 def test_whatever_stands_in_nocaps_file(fuzzed, content):
     write(fuzzed / NOCAPS_FILE, content)
     read_or_refuse(NOCAPS.read, "val", root=fuzzed)
+
+
+@FUZZ
+@given(content=mutated(CONCADIA_JSON) | damaged(json.dumps(CONCADIA_JSON).encode()))
+def test_whatever_stands_in_concadias_file(fuzzed, content):
+    write(fuzzed / CONCADIA_FILE, content)
+    read_or_refuse(CONCADIA.read, "test", root=fuzzed)
+
+
+@FUZZ
+@given(content=damaged(CONCEPTUAL_VAL.encode()))
+def test_whatever_stands_in_the_lines_of_conceptual_captions(fuzzed, content):
+    (fuzzed / CONCEPTUAL_FILE).write_bytes(content)
+    read_or_refuse(CONCEPTUAL.read, "val", root=fuzzed)

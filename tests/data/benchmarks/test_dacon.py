@@ -6,6 +6,7 @@ import pytest
 from examples import FUZZ, colour, damaged, png
 from hypothesis import given
 from hypothesis import strategies as st
+from reader_checks import evaluate
 
 from hf_llava_vqa.data import get_benchmark, load_records
 from hf_llava_vqa.data.benchmarks.dacon import read, submit
@@ -264,6 +265,20 @@ def test_from_the_download_to_a_submission(root, tmp_path):
         assert list(csv.reader(file)) == [
             *(["ID", "answer"], ["TEST_2", "Who?"], ["TEST_0", "Why?"], ["TEST_1", "What is this?"])
         ]
+
+
+def test_from_files_to_the_score(root, tmp_path):
+    answers = {"TRAIN_000000": "Surfing.", "TRAIN_000001": "blue", "TRAIN_000002": "yes", "TRAIN_000003": "two"}
+    entry = evaluate("dacon", load_records("dacon", split="train", root=root), answers, tmp_path)
+    assert entry["score"] == 0.75
+
+
+def test_from_files_to_the_submission(root, tmp_path):
+    answers = {"TEST_0": "a, b", "TEST_1": "돌고래", "TEST_2": ""}
+    records = load_records("dacon", split="test", root=root)
+    assert evaluate("dacon", records, answers, tmp_path, root) == {}
+    with (tmp_path / "submission.csv").open(newline="", encoding="utf-8-sig") as file:
+        assert list(csv.reader(file)) == [["ID", "answer"], ["TEST_2", ""], ["TEST_0", "a, b"], ["TEST_1", "돌고래"]]
 
 
 # Fuzz

@@ -1,6 +1,7 @@
 import sys
 
 import pytest
+from reader_checks import evaluate
 
 from hf_llava_vqa.data import load_records
 from hf_llava_vqa.data.benchmarks.easy_vqa import read
@@ -53,3 +54,14 @@ def test_an_image_may_be_missing(monkeypatch):
     monkeypatch.setattr(easy_vqa, "get_test_image_paths", lambda: paths)
     with pytest.raises(RecordError, match="easy_vqa test: image 3 is missing; reinstall the package"):
         list(read("test"))
+
+
+def test_from_the_package_to_the_score(tmp_path):
+    records = load_records("easy_vqa", split="test").select(range(20))
+    right = {d["id"]: d["answers"][0]["answer"] for record in records for d in record["dialogues"]}
+    kinds = [d["answer_type"] for record in records for d in record["dialogues"]]
+    entry = evaluate("easy_vqa", records, right, tmp_path)
+    assert (entry["score"], entry["n"], entry["by"]) == (1, len(right), dict.fromkeys(sorted(set(kinds)), 1))
+    colours_only = {id: answer if answer not in ("yes", "no") else "maybe" for id, answer in right.items()}
+    entry = evaluate("easy_vqa", records, colours_only, tmp_path)
+    assert (entry["score"], entry["by"]["yes/no"]) == (pytest.approx(1 - kinds.count("yes/no") / len(kinds)), 0)

@@ -216,6 +216,18 @@ def test_from_files_to_the_servers_file(root, tmp_path):
     assert [(line[0], line[6]) for line in rows] == [(int(line[0]), f"={line[0]}") for line in ROWS]
 
 
+def test_from_chinese_files_to_the_score_and_the_servers_file(root, tmp_path):
+    (root / FILE).rename(root / "MMBench_DEV_CN.tsv")
+    (root / "MMBench_TEST_EN.tsv").rename(root / "MMBench_TEST_CN.tsv")
+    right = {line[0]: line[7] for line in ROWS}
+    entry = evaluate("mmbench_cn", load_records("mmbench_cn", split="dev", root=root), right, tmp_path / "dev")
+    assert entry["score"] == 1
+    records = load_records("mmbench_cn", split="test", root=root)
+    assert evaluate("mmbench_cn", records, right, tmp_path / "test", root) == {}
+    header, rows = sheet(tmp_path / "test" / "submission.xlsx")
+    assert [row[header.index("prediction")] for row in rows] == list(right.values())
+
+
 def test_a_split_with_answers_is_submitted_if_its_file_is_named(root, tmp_path):
     pytest.importorskip("openpyxl")
     answers = {line[0]: "A" for line in ROWS}

@@ -8,6 +8,7 @@ import pytest
 from examples import FUZZ, colour, damaged, png
 from hypothesis import given
 from hypothesis import strategies as st
+from reader_checks import evaluate
 
 from hf_llava_vqa.data import load_records
 from hf_llava_vqa.data.benchmarks import ubiai
@@ -292,6 +293,14 @@ def test_missing_files(root, tmp_path):
 
 
 # Fuzz
+
+
+def test_from_the_export_to_the_score(root, tmp_path):
+    records = load_records("ubiai", split="train", root=root)
+    right = {d["id"]: d["answers"][-1]["answer"] for record in records for d in record["dialogues"]}
+    entry = evaluate("ubiai", records, right, tmp_path)
+    assert (entry["n"], entry["score"]) == (len(right), entry["ceiling"])
+    assert evaluate("ubiai", records, dict.fromkeys(right, "nothing"), tmp_path)["score"] == 0
 
 
 @pytest.fixture(scope="module")

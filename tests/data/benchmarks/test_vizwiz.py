@@ -5,10 +5,10 @@ import zipfile
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from reader_checks import golden_answers, golden_json, predictions_of
+from reader_checks import evaluate, golden_answers, golden_json, predictions_of
 
 from hf_llava_vqa.data import get_benchmark, load_records
-from hf_llava_vqa.data.benchmarks.vizwiz import read, submit
+from hf_llava_vqa.data.benchmarks.vizwiz import read, submit, submit_answerability
 from hf_llava_vqa.errors import ConfigError, RecordError
 from hf_llava_vqa.images import open_image
 from hf_llava_vqa.records import validate_record
@@ -391,12 +391,20 @@ def test_a_submission_answers_each_image_once(tmp_path):
     assert not (tmp_path / "s.json").exists()
 
 
-def test_read_to_submission(vizwiz_root, tmp_path):
-    records = load_records("vizwiz", split="test", root=vizwiz_root)
-    predictions = [{"image_id": r["image_id"], "id": r["dialogues"][0]["id"], "answer": "cup"} for r in records]
-    submit(predictions, tmp_path / "s.json")
-    submitted = json.loads((tmp_path / "s.json").read_text())
-    assert [row["image"] for row in submitted] == [row["image"] for row in rows_of(vizwiz_root, "test")]
+def test_from_files_to_the_score(vizwiz_root, tmp_path):
+    names = [row["image"].removesuffix(".jpg") for row in rows_of(vizwiz_root, "val")]
+    answers = dict(zip(names, ["Cup.", "mug", "glass"], strict=True))  # nine people say cup, one says mug
+    entry = evaluate("vizwiz", load_records("vizwiz", split="val", root=vizwiz_root), answers, tmp_path)
+    assert entry["score"] == pytest.approx((1 + 0.3 + 0) / 3)
+    assert (entry["by"], entry["ceiling"]) == ({"other": pytest.approx(entry["score"])}, 1)
+
+
+def test_from_files_to_the_servers_file(vizwiz_root, tmp_path):
+    names = [row["image"] for row in rows_of(vizwiz_root, "test")]
+    answers = {name.removesuffix(".jpg"): f"The cup {number}." for number, name in enumerate(names)}
+    assert evaluate("vizwiz", load_records("vizwiz", split="test", root=vizwiz_root), answers, tmp_path) == {}
+    submitted = json.loads((tmp_path / "submission.json").read_text())
+    assert submitted == [{"image": name, "answer": f"cup {number}"} for number, name in enumerate(names)]
 
 
 def test_the_servers_file_is_that_of_llava(tmp_path):
@@ -404,3 +412,32 @@ def test_the_servers_file_is_that_of_llava(tmp_path):
     asked = golden_json("vizwiz_questions.jsonl")
     submit(predictions_of({row["image"]: answers[row["question_id"]] for row in asked}), tmp_path / "s.json")
     assert json.loads((tmp_path / "s.json").read_text()) == golden_json("vizwiz_expected.json")
+
+
+def how_answerable(**confidences):
+    return [{"id": name, "image_id": f"{name}.jpg", "answerable": value} for name, value in confidences.items()]
+
+
+def test_the_file_of_the_second_task(tmp_path):
+    submit_answerability(how_answerable(b=0.25, a=1.0), tmp_path / "out" / "s.json", ["a.jpg", "b.jpg"])
+    assert json.loads((tmp_path / "out" / "s.json").read_text()) == [
+        {"image": "a.jpg", "answerable": 1.0},
+        {"image": "b.jpg", "answerable": 0.25},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("predictions", "message"),
+    [
+        ([], "there are no predictions to submit"),
+        (how_answerable(a=0.5) * 2, r"two predictions for a\.jpg"),
+        (how_answerable(a=0.5), r"no prediction for b\.jpg \(1 of 2 are missing\); answer the whole split"),
+        (how_answerable(a=0.5, b=0.5, c=0.5), r"c\.jpg was predicted and is not in the split"),
+        (how_answerable(a=0.5, b=1.5), r"b\.jpg: answerable is 1\.5; it must be a confidence from 0 to 1"),
+        (how_answerable(a=0.5, b=float("nan")), r"b\.jpg: answerable is nan"),
+    ],
+)
+def test_what_cannot_be_submitted_to_the_second_task(tmp_path, predictions, message):
+    with pytest.raises(RecordError, match=message):
+        submit_answerability(predictions, tmp_path / "s.json", ["a.jpg", "b.jpg"])
+    assert not (tmp_path / "s.json").exists()

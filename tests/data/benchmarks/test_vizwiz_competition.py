@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from examples import FUZZ, damaged
 from hypothesis import given
+from reader_checks import evaluate
 
 from hf_llava_vqa.data import load_records
 from hf_llava_vqa.data.benchmarks.vizwiz_competition import process_question, read, read_class_mapping, submit
@@ -200,8 +201,17 @@ def test_what_cannot_be_submitted(tmp_path, predictions, message):
     assert not (tmp_path / "s.npy").exists()
 
 
-def test_read_to_submission(competition_root, tmp_path):
+def test_from_files_to_the_score(competition_root, tmp_path):
+    records = load_records("vizwiz_competition", split="train", root=competition_root)
+    answers = {f"train_{number:05d}": "a cup" if number else "mug" for number in range(4)}
+    entry = evaluate("vizwiz_competition", records, answers, tmp_path)
+    assert entry["score"] == 0.75
+    assert entry["metric"]["variant"] == "competition"
+
+
+def test_from_files_to_the_submission(competition_root, tmp_path):
     records = load_records("vizwiz_competition", split="valid", root=competition_root)
-    predictions = [{"image_id": r["image_id"], "id": "", "answer": r["image_id"][-5]} for r in records]
-    submit(predictions, tmp_path / "s.npy")
-    assert np.load(tmp_path / "s.npy").tolist() == ["0", "1", "2"]
+    answers = {f"valid_{number:05d}": f"cup {number}" for number in range(3)}
+    assert evaluate("vizwiz_competition", records, answers, tmp_path) == {}
+    array = np.load(tmp_path / "submission.npy", allow_pickle=False)
+    assert array.tolist() == ["cup 0", "cup 1", "cup 2"]

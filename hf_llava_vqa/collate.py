@@ -153,7 +153,7 @@ class VqaCollator:
         processor: LlavaProcessor,
         *,
         template: str = "v1",
-        answer_target: str = "votes",
+        answer_target: str = "majority",
         answer_confidence_weights: Sequence[float] = (1.0, 1.0, 1.0),
         max_length: int | None = None,
         max_questions_per_row: int = 16,

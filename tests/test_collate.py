@@ -35,7 +35,7 @@ def processor(loaded: tuple[LlavaForConditionalGeneration, LlavaProcessor]) -> L
 
 @pytest.fixture(scope="module")
 def collator(processor: LlavaProcessor) -> Callable[..., VqaCollator]:
-    return lambda **options: VqaCollator(processor, **options)
+    return lambda **options: VqaCollator(processor, **{"answer_target": "votes", **options})
 
 
 def colour_of(pixels: torch.Tensor, processor: LlavaProcessor) -> tuple[int, ...]:

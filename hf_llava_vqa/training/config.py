@@ -67,7 +67,7 @@ class VqaConfig(SFTConfig):
 
     template: str = field(default="v1", metadata={"help": "Prompt template.", "choices": sorted(TEMPLATES)})
     answer_target: str = field(
-        default="votes",
+        default="majority",
         metadata={"help": "Which human answers are trained on.", "choices": list(ANSWER_TARGETS)},
     )
     answer_confidence_weights: list[float] = field(

@@ -36,7 +36,7 @@ def test_flags_that_cannot_work_are_refused(tmp_path: Path, changes: dict[str, A
 
 def test_defaults_suit_the_cpu_and_never_cut(tmp_path: Path) -> None:
     config = VqaConfig(output_dir=str(tmp_path), use_cpu=True)
-    assert (config.bf16, config.max_length, config.answer_target) == (False, None, "votes")
+    assert (config.bf16, config.max_length, config.answer_target) == (False, None, "majority")
     assert config.ddp_find_unused_parameters is False
 
 

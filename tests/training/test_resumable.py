@@ -122,7 +122,7 @@ def test_the_final_push_leaves_out_what_names_this_machine(tmp_path, tiny_llava,
     [
         ({"seed": 7}, "seed 42 became 7"),
         ({"per_device_train_batch_size": 1}, "global batch 2 became 1"),
-        ({"answer_target": "majority"}, "answer_target votes became majority"),
+        ({"answer_target": "votes"}, "answer_target majority became votes"),
         (
             {"template": "v1_sq", "self_question_ratio": 0.5},
             r"template v1 became v1_sq; self_question_ratio 0.0 became 0.5",

@@ -6,6 +6,7 @@ own rows (`image`/`images` with `messages` or `prompt`/`completion`), which beco
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from hf_llava_vqa.augmentation import AUGMENTATIONS, augment
 from hf_llava_vqa.bad_images import BadImage, BadImagePolicy, open_pictures
 from hf_llava_vqa.data import get_benchmark
 from hf_llava_vqa.errors import ConfigError, PromptError, RecordError, VqaError
-from hf_llava_vqa.self_questioning import check_self_question_ratio, own_question, with_own_questions
+from hf_llava_vqa.self_questioning import check_self_questioning, own_question, with_own_questions
 
 Batch = dict[str, Any]
 MASKS = ("dense", "compact", "block", "varlen")
@@ -136,6 +137,7 @@ class VqaCollator:
         instruction: replaces the benchmark's instruction to the model.
         self_question_ratio: share of the questions about pictures that the model learns to ask itself, see
             `self_questioning`; above 0 only with a template that has the role.
+        self_question_weight: weight of a token of such a question, beside 1 for one of an answer.
         augmentation: `none`, or `randaugment` for pictures seen anew each epoch, see `augmentation`.
         on_bad_image: `error`, `skip` or `replace` a record whose picture cannot be opened, see `BadImagePolicy`.
         bad_images_file: names the records that were skipped or replaced.
@@ -151,7 +153,7 @@ class VqaCollator:
         processor: LlavaProcessor,
         *,
         template: str = "v1",
-        answer_target: str = "votes",
+        answer_target: str = "majority",
         answer_confidence_weights: Sequence[float] = (1.0, 1.0, 1.0),
         max_length: int | None = None,
         max_questions_per_row: int = 16,
@@ -159,6 +161,7 @@ class VqaCollator:
         pad_to_multiple_of: int | None = None,
         instruction: str | None = None,
         self_question_ratio: float = 0.0,
+        self_question_weight: float = 1.0,
         augmentation: str = "none",
         on_bad_image: str = "error",
         bad_images_file: str | Path | None = None,
@@ -171,7 +174,7 @@ class VqaCollator:
         if augmentation not in AUGMENTATIONS:
             raise ConfigError(f"unknown augmentation {augmentation!r}; use one of: {', '.join(AUGMENTATIONS)}")
         weighted_answers([""], answer_target)  # an unknown target is an error now, not at the first batch
-        check_self_question_ratio(self_question_ratio, template)
+        check_self_questioning(self_question_ratio, self_question_weight, template)
         check_confidence_weights(answer_confidence_weights)
         self.processor = processor
         self.template = prompts.get_template(template).name
@@ -183,6 +186,7 @@ class VqaCollator:
         self.pad_to_multiple_of = pad_to_multiple_of
         self.instruction = instruction
         self.self_question_ratio = self_question_ratio
+        self.self_question_weight = self_question_weight
         self.augmentation = augmentation
         self.bad_images = BadImagePolicy(on_bad_image, file=bad_images_file, seed=seed)
         self.seed = seed
@@ -237,7 +241,9 @@ class VqaCollator:
                     weights.append(weight)
             except VqaError as error:
                 raise type(error)(f"{record['image_id']}, dialogue {dialogue['id']}: {error}") from error
-        return forest.merge(paths, weights)
+        tree = forest.merge(paths, weights)
+        own = np.where(tree.supervised == prompts.QUESTION, self.self_question_weight, 1.0)
+        return replace(tree, weights=own * tree.weights)
 
     def trees(self, record: dict[str, Any]) -> list[forest.Tree]:
         """The trees of a record, one for each row it takes."""

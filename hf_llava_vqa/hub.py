@@ -1,6 +1,7 @@
-"""Publishing on the Hub: metrics as Spaces, prepared sets as data sets."""
+"""Publishing on the Hub: metrics as Spaces, prepared sets as data sets, adapters as models."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -71,6 +72,44 @@ def push_prepared_set(folder: str | Path, repo: str) -> None:
             delete_patterns="data/*.parquet",
             commit_message="Upload a prepared set",
         )
+
+
+def push_adapter(folder: str | Path, repo: str, *, files: Sequence[str], private: bool = False) -> str:
+    """Publish what a recipe left in its output folder, in one commit.
+
+    Args:
+        folder: the adapter with its processor and card.
+        repo: `user/name`.
+        files: patterns of what is published of the folder; nothing of what lies below it is.
+
+    Returns:
+        The repository's address.
+
+    Raises:
+        ConfigError: no adapter, one whose base is a folder of this machine, or the Hub refuses or cannot be reached.
+    """
+    config = Path(folder, "adapter_config.json")
+    if not config.is_file():
+        raise ConfigError(
+            f"{folder}: no adapter_config.json; name the output folder of a recipe that trains an adapter"
+        )
+    base = json.loads(config.read_text())["base_model_name_or_path"]
+    if Path(base).exists():
+        raise ConfigError(
+            f"{config}: base_model_name_or_path is {base}, a folder that nobody else has; push that model and put its "
+            "name there, or merge the adapter"
+        )
+    api = HfApi()
+    with _refusals_of(repo):
+        url = api.create_repo(repo, private=private, exist_ok=True)
+        api.upload_folder(
+            repo_id=repo,
+            folder_path=folder,
+            allow_patterns=list(files),
+            ignore_patterns="*/*",
+            commit_message="Upload an adapter",
+        )
+    return str(url)
 
 
 @contextmanager

@@ -11,10 +11,12 @@ from hf_llava_vqa.errors import ConfigError
 from hf_llava_vqa.prompts import TEMPLATES, Turn, asks_itself
 
 
-def check_self_question_ratio(ratio: float, template: str) -> None:
-    """Raise `ConfigError` unless `ratio` is a probability that is 0 for a template without self-questions."""
+def check_self_questioning(ratio: float, weight: float, template: str) -> None:
+    """Raise `ConfigError` unless `ratio` is a probability, 0 without a template for it, and `weight` is above 0."""
     if not 0 <= ratio <= 1:
         raise ConfigError(f"self_question_ratio is {ratio}; it must be from 0 to 1")
+    if not 0 < weight < float("inf"):
+        raise ConfigError(f"self_question_weight is {weight}; it must be above 0 (a ratio of 0 leaves questions out)")
     if ratio and not asks_itself(template):
         able = " or ".join(filter(asks_itself, TEMPLATES))
         raise ConfigError(f"self_question_ratio {ratio} with the template {template}: use the template {able}")

@@ -22,11 +22,12 @@ from pathlib import Path
 
 from hf_llava_vqa.data import BENCHMARKS, load_folder
 from hf_llava_vqa.errors import ConfigError, cli
-from hf_llava_vqa.generation import ENGINES, VLLM_BATCH, answer_questions, load_vllm
+from hf_llava_vqa.generation import ENGINES, VLLM_BATCH, Asking, answer_after_asking, answer_questions, load_vllm
 from hf_llava_vqa.generation.questions import check_limits
 from hf_llava_vqa.models import load_model
 from hf_llava_vqa.models.identity import model_identity
 from hf_llava_vqa.models.processors import IMAGE_ASPECTS
+from hf_llava_vqa.prompts import TEMPLATES, V1, V1_SQ
 from hf_llava_vqa.reports.evaluation import (
     QUESTION_ONLY,
     Answerer,
@@ -81,6 +82,18 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--batch_size", type=int, default=16, help="pictures, or questions of generate, read together (default: 16)"
     )
+    parser.add_argument(
+        "--prompt_template",
+        choices=sorted(TEMPLATES),
+        help="that the model was trained in (default: v1; with --self_questions, v1_sq)",
+    )
+    parser.add_argument(
+        "--self_questions",
+        type=int,
+        default=0,
+        metavar="N",
+        help="let the model describe each picture, ask itself N questions about it and answer them first (default: 0)",
+    )
     parser.add_argument("--max_new_tokens", type=int, default=128, help="longest answer (default: 128, as LLaVA)")
     parser.add_argument("--dtype", default="auto", help="weights' type: auto, bfloat16, float32 (default: auto)")
     parser.add_argument("--device", default="auto", help="where the model goes (default: auto)")
@@ -133,7 +146,11 @@ def load_parts(args: argparse.Namespace) -> list[Part]:
 def answerer(args: argparse.Namespace) -> Answerer:
     """What answers: the model, which is loaded when there is something to answer, or the question alone."""
     load = load_vllm if args.engine == "vllm" else partial(load_model, device_map=args.device)
-    loaded = cache(partial(load, args.model, image_aspect=args.image_aspect, dtype=args.dtype))
+    told = {"image_aspect": args.image_aspect, "template": args.prompt_template}
+    loaded = cache(partial(load, args.model, dtype=args.dtype, **told))
+    ask = answer_questions
+    if args.self_questions:
+        ask = partial(answer_after_asking, asking=Asking(questions=args.self_questions))
     batch = VLLM_BATCH if args.engine == "vllm" else {"batch_size": args.batch_size}
 
     def answer(part: Part, known: Collection[str]) -> Iterable[Prediction]:
@@ -141,9 +158,10 @@ def answerer(args: argparse.Namespace) -> Answerer:
             train = load_folder(part.benchmark.name, part.data, split="train")
             given = question_only_predictions(train, part.records)
             return (prediction for prediction in given if prediction["id"] not in known)
-        return answer_questions(
+        return ask(
             *loaded(),
             part.records,
+            template=args.prompt_template,
             engine=args.engine,
             max_new_tokens=args.max_new_tokens,
             known=known,
@@ -172,6 +190,7 @@ def main() -> None:
     args = parse_args()
     if args.limit is not None:
         check_limits(limit=args.limit)
+    args.prompt_template = args.prompt_template or (V1_SQ if args.self_questions else V1).name
     parts = load_parts(args)
     scores = Scores(
         args.out,
@@ -184,6 +203,8 @@ def main() -> None:
             "max_new_tokens": args.max_new_tokens,
             "dtype": args.dtype,
             "image_aspect": args.image_aspect,
+            "prompt_template": args.prompt_template,
+            "self_questions": args.self_questions,
         },
         benchmarks={
             part.benchmark.name: {"split": part.split, "instruction": part.benchmark.instruction} for part in parts

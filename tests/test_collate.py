@@ -35,7 +35,7 @@ def processor(loaded: tuple[LlavaForConditionalGeneration, LlavaProcessor]) -> L
 
 @pytest.fixture(scope="module")
 def collator(processor: LlavaProcessor) -> Callable[..., VqaCollator]:
-    return lambda **options: VqaCollator(processor, **options)
+    return lambda **options: VqaCollator(processor, **{"answer_target": "votes", **options})
 
 
 def colour_of(pixels: torch.Tensor, processor: LlavaProcessor) -> tuple[int, ...]:
@@ -317,6 +317,16 @@ def test_a_single_question_is_asked_from_the_picture(collator: Callable[..., Vqa
     assert (tree.input_ids == processor.image_token_id).sum() == 1
     lines = marked_text(tree, processor.tokenizer)
     assert [span["text"] for span in lines[-1]["spans"]] == [" VUSER:", " What is this?</s>"]
+
+
+def test_questions_may_weigh_less_than_answers(collator: Callable[..., VqaCollator]) -> None:
+    rows = [record("r", [question("q"), chain("c", "Hello?", "Hi.", "Why?", "so")], colours=[(1, 2, 3)])]
+    asking = {"template": "v1_sq", "self_question_ratio": 1.0, "mask": "compact"}
+    plain, light = collator(**asking)(rows), collator(**asking, self_question_weight=0.25)(rows)
+    own = plain.pop("own_questions")
+    assert own.any()
+    torch.testing.assert_close(light["weights"], torch.where(own, 0.25, 1.0) * plain["weights"])
+    assert light["input_ids"].equal(plain["input_ids"])
 
 
 def test_without_a_picture_nothing_is_asked(collator: Callable[..., VqaCollator]) -> None:

@@ -1,4 +1,4 @@
-"""Publishing a metric: a Space on a loopback Hub, pushed by the script and loaded by a stranger."""
+"""Publishing on a loopback Hub: a metric, pushed by the script and loaded by a stranger; an adapter."""
 
 import json
 import subprocess
@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hub_stub import HubStub
 
+from hf_llava_vqa.errors import ConfigError
+from hf_llava_vqa.hub import push_adapter
 from hf_llava_vqa.metrics import metric_path
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "push_metric.py"
@@ -80,3 +82,34 @@ def test_a_push_that_cannot_work_is_one_line(
     assert line.startswith("error: ")
     assert message in line
     assert hub.repos == {}
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    """The files of a finished run, as far as a push looks at them."""
+    folder = tmp_path / "adapter"
+    for name in ("adapter_model.safetensors", "README.md", "events.out.tfevents", "checkpoint-3/adapter_config.json"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("x")
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "llava-hf/llava-1.5-7b-hf"}')
+    return folder
+
+
+@pytest.mark.e2e
+def test_an_adapter_is_pushed_without_checkpoints_and_logs(hub: HubStub, adapter: Path, tmp_path: Path) -> None:
+    script = SCRIPT.with_name("push_adapter.py")
+    environment = hub.environment(tmp_path / "home")
+    done = subprocess.run(
+        [sys.executable, str(script), str(adapter), "--repo", "user/mine"],
+        **{"env": environment, "capture_output": True, "text": True},
+    )
+    assert done.returncode == 0, done.stderr
+    assert set(hub.repos["model", "user/mine"]) == {"adapter_config.json", "adapter_model.safetensors", "README.md"}
+
+
+def test_an_adapter_that_nobody_could_load_is_refused(adapter: Path) -> None:
+    with pytest.raises(ConfigError, match="checkpoint-9: no adapter_config"):
+        push_adapter(adapter / "checkpoint-9", "user/mine", files=["*"])
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(adapter)}))
+    with pytest.raises(ConfigError, match="a folder that nobody else has"):
+        push_adapter(adapter, "user/mine", files=["*"])

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_llava_vqa.errors import ConfigError
-from hf_llava_vqa.self_questioning import check_self_question_ratio, own_question, with_own_questions
+from hf_llava_vqa.self_questioning import check_self_questioning, own_question, with_own_questions
 
 GOLDEN = Path(__file__).parent / "golden" / "parity" / "labels_v1_sq.jsonl"
 TEXTS = st.lists(st.sampled_from(["What?", "Why?", "so", "Where is it?"]), min_size=1, max_size=9)
@@ -70,14 +70,15 @@ def test_what_may_become_the_models_own_is_what_upstream_switches() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ratio", "template", "message"),
+    ("ratio", "weight", "template", "message"),
     [
-        (1.5, "v1_sq", r"self_question_ratio is 1.5; it must be from 0 to 1"),
-        (float("nan"), "v1_sq", "self_question_ratio is nan"),
-        (0.5, "v1", "self_question_ratio 0.5 with the template v1: use the template v1_sq"),
+        (1.5, 1.0, "v1_sq", r"self_question_ratio is 1.5; it must be from 0 to 1"),
+        (float("nan"), 1.0, "v1_sq", "self_question_ratio is nan"),
+        (0.5, 1.0, "v1", "self_question_ratio 0.5 with the template v1: use the template v1_sq"),
+        (0.5, 0.0, "v1_sq", r"self_question_weight is 0.0; it must be above 0 \(a ratio of 0 leaves questions out\)"),
     ],
 )
-def test_ratios_that_cannot_work_are_refused(ratio: float, template: str, message: str) -> None:
+def test_what_cannot_work_is_refused(ratio: float, weight: float, template: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        check_self_question_ratio(ratio, template)
-    check_self_question_ratio(0.0, "v1")
+        check_self_questioning(ratio, weight, template)
+    check_self_questioning(0.0, 1.0, "v1")

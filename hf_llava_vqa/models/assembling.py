@@ -13,11 +13,12 @@ from transformers import (
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     AutoConfig,
     AutoImageProcessor,
+    AutoModel,
     AutoModelForCausalLM,
     AutoTokenizer,
     CLIPConfig,
+    CLIPModel,
     CLIPVisionConfig,
-    CLIPVisionModel,
     GenerationConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
@@ -200,9 +201,10 @@ def assemble(
         raise ModelError("a LLaVA cannot be assembled in pieces of ZeRO-3; use ZeRO-2, or assemble and save it before")
     config = assembled_config(assembly, processor.tokenizer)
     given = {} if pretrained_projector is None else read_projector(pretrained_projector, config)
-    state = {f"model.multi_modal_projector.{name}": value for name, value in given.items()}
+    # The language model first: without a `dtype`, transformers takes that of the first tensor for all.
+    state = _language_state(assembly, config.text_config.vocab_size, kwargs.get("dtype"))
     state |= vision_state(assembly, kwargs.get("dtype"))
-    state |= _language_state(assembly, config.text_config.vocab_size, kwargs.get("dtype"))
+    state |= {f"model.multi_modal_projector.{name}": value for name, value in given.items()}
     model_class = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -267,7 +269,8 @@ def _vision_config(assembly: Assembly) -> CLIPVisionConfig:
 
 def vision_state(assembly: Assembly, dtype: Any) -> dict[str, Tensor]:
     """The tower's weights under the names they have in a LLaVA."""
-    tower = _load(CLIPVisionModel, assembly.vision_tower, dtype=dtype)
+    tower = _load(AutoModel, assembly.vision_tower, dtype=dtype)
+    tower = tower.vision_model if isinstance(tower, CLIPModel) else tower
     return {f"model.vision_tower.{name}": value for name, value in tower.state_dict().items()}
 
 

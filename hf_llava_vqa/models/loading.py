@@ -36,6 +36,8 @@ from hf_llava_vqa.models.projectors.files import read_projector
 ADAPTER_FILE = "adapter_config.json"
 ORIGINAL_KEY = "mm_vision_tower"  # LLaVA's own code names a tower where transformers has its configuration
 _CONVERT = "scripts/convert_checkpoint.py converts what LLaVA's and DoRA's own code saved"
+# As LLaVA does: the projector stays in 16 bits, and so does the small tower. Names count from the model's beginning.
+NOT_QUANTISED = ("model.multi_modal_projector", "model.vision_tower", "lm_head")
 _COPY_AGAIN = "copy the adapter again, with all its files"
 
 
@@ -112,8 +114,8 @@ def _trained_base(args: ModelConfig) -> LlavaForConditionalGeneration:
     if isinstance(args, AssemblyConfig) and not isinstance(base, str):
         return assemble(base, assembled_processor(base), pretrained_projector=args.pretrained_projector, **options)
     quantization = get_quantization_config(args)
-    if quantization is not None:  # as LLaVA does: the projector stays in 16 bits, and so does the small tower
-        quantization.llm_int8_skip_modules = ["multi_modal_projector", "vision_tower", "lm_head"]
+    if quantization is not None:
+        quantization.llm_int8_skip_modules = list(NOT_QUANTISED)
     return AutoModelForImageTextToText.from_pretrained(
         base, revision=args.model_revision, quantization_config=quantization, **options
     )

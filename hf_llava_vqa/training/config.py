@@ -19,7 +19,7 @@ from hf_llava_vqa.models.attention import mask_for
 from hf_llava_vqa.models.processors import IMAGE_ASPECTS
 from hf_llava_vqa.models.trainable import LORA_AND_VISION, VqaModelConfig
 from hf_llava_vqa.prompts import TEMPLATES
-from hf_llava_vqa.self_questioning import check_self_question_ratio
+from hf_llava_vqa.self_questioning import check_self_questioning
 
 
 @dataclass
@@ -67,7 +67,7 @@ class VqaConfig(SFTConfig):
 
     template: str = field(default="v1", metadata={"help": "Prompt template.", "choices": sorted(TEMPLATES)})
     answer_target: str = field(
-        default="votes",
+        default="majority",
         metadata={"help": "Which human answers are trained on.", "choices": list(ANSWER_TARGETS)},
     )
     answer_confidence_weights: list[float] = field(
@@ -80,6 +80,9 @@ class VqaConfig(SFTConfig):
             "help": "Share of the questions about pictures that the model learns to ask itself, drawn anew in each "
             "epoch; needs --template v1_sq."
         },
+    )
+    self_question_weight: float = field(
+        default=1.0, metadata={"help": "Weight of a token of such a question, beside 1 for one of an answer."}
     )
     max_questions_per_row: int = field(
         default=16, metadata={"help": "An image with more questions takes several rows."}
@@ -142,7 +145,7 @@ class VqaConfig(SFTConfig):
                 "--on_bad_image replace takes another record of the batch: raise --per_device_train_batch_size above "
                 "1, or use skip"
             )
-        check_self_question_ratio(self.self_question_ratio, self.template)
+        check_self_questioning(self.self_question_ratio, self.self_question_weight, self.template)
         drawn = self.answer_target == "sample" or self.image_augmentation != "none" or self.self_question_ratio > 0
         if self.dataloader_persistent_workers and drawn:
             raise ConfigError(

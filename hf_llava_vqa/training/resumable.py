@@ -213,6 +213,7 @@ class ResumableTrainer(SFTTrainer):
         for group, rate, factor in zip(schedule.optimizer.param_groups, rates, schedule.lr_lambdas, strict=True):
             group["initial_lr"] = rate
             group["lr"] = rate * factor(schedule.last_epoch)
+        schedule._last_lr = [group["lr"] for group in schedule.optimizer.param_groups]
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """The Trainer's own parts, written aside by all ranks and put in place, whole, by rank 0."""

@@ -317,6 +317,7 @@ def training_collator(args: VqaConfig, processor: LlavaProcessor) -> VqaCollator
         max_questions_per_row=args.max_questions_per_row,
         mask="compact",
         self_question_ratio=args.self_question_ratio,
+        self_question_weight=args.self_question_weight,
         pad_to_multiple_of=args.pad_to_multiple_of,
         augmentation=args.image_augmentation,
         on_bad_image=args.on_bad_image,

@@ -17,8 +17,9 @@ PACKAGES = ("hf-llava-vqa", "torch", "transformers", "trl", "peft", "datasets", 
 
 # Settings that decide what the model sees; the data, the model and the batch are compared by what they are.
 _SETTINGS = (
-    *("seed", "data_seed", "template", "answer_target", "answer_confidence_weights", "self_question_ratio"),
-    *("max_questions_per_row", "image_aspect", "image_augmentation", "on_bad_image"),
+    *("seed", "data_seed", "template", "answer_target", "answer_confidence_weights"),
+    *("self_question_ratio", "self_question_weight", "max_questions_per_row"),
+    *("image_aspect", "image_augmentation", "on_bad_image"),
 )
 _SAMPLE = 16  # values of each frozen tensor that stand for it
 

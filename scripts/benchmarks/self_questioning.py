@@ -1,9 +1,9 @@
 """Self-questioning: held-out accuracy of the demo trained with and without it, after equal steps.
 
-Both read the same pictures, questions and answers in the same order, in the template v1_sq; with self-questioning, a
-share of the questions is trained on too, drawn anew in each epoch. Every seed trains on pictures of its own, and the
-difference is taken seed by seed. The trainings are cut short: at its end the demo leaves no room to differ. Finished
-ones stand in --out and are not done again.
+All read the same pictures, questions and answers in the same order, in the template v1_sq; with self-questioning, a
+share of the questions is trained on too, drawn anew in each epoch, at full weight or at a lighter one. Every seed
+trains on pictures of its own, and differences are taken seed by seed. The trainings are cut short: at its end the demo
+leaves no room to differ. Finished ones stand in --out and are not done again.
 """
 
 import argparse
@@ -16,20 +16,21 @@ import torch
 from tqdm.auto import tqdm
 
 from hf_llava_vqa.prompts import V1_SQ
-from hf_llava_vqa.training import VqaConfig
 from scripts.benchmarks.target_runs import CROWDS, Pictures, accuracy, trainer_of
 from scripts.benchmarks.targets import Mean, Results, cell, figures_of
 
 PACKAGES = ("hf-llava-vqa", "torch", "transformers", "trl", "peft", "accelerate", "easy-vqa")
-WITHOUT, WITH = "answers only", "self-questioning"
+TARGET = "votes"  # of the answers, as in the demo
+WITHOUT, WITH, LIGHT = "answers only", "self-questioning", "light self-questioning"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, choices=range(2, 11), default=3, help="trainings a way (default: 3)")
     parser.add_argument("--ratio", type=float, default=0.5, help="share of the questions (default: 0.5)")
-    parser.add_argument("--pictures", type=int, default=128, help="that a seed trains on (default: 128)")
+    parser.add_argument("--weight", type=float, default=0.2, help="of a light question's token (default: 0.2)")
+    parser.add_argument("--pictures", type=int, default=160, help="that a seed trains on (default: 160)")
     parser.add_argument("--held_out", type=int, default=75, help="pictures of four questions (default: 75)")
-    parser.add_argument("--steps", type=int, default=24, help="of 16 pictures each (default: 24)")
+    parser.add_argument("--steps", type=int, default=32, help="of 16 pictures each (default: 32)")
     parser.add_argument(
         "--out",
         type=Path,
@@ -41,24 +42,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def measure(args: argparse.Namespace) -> tuple[list[list[str]], dict[str, float], dict[str, float]]:
     """Return a table, how many times the tokens of a training the questions make, and the figures behind it."""
     torch.set_num_threads(1)  # sums in one order: the same seed gives the same training
-    settings = {name: getattr(args, name) for name in ("ratio", "pictures", "held_out", "steps")}
+    settings = {name: getattr(args, name) for name in ("ratio", "weight", "pictures", "held_out", "steps")}
     results = Results.of(args.out, settings)
-    ratios = {WITHOUT: 0.0, WITH: args.ratio}
-    runs = [(seed, way) for seed in range(args.seeds) for way in ratios]
-    found: dict[str, list[dict[str, float]]] = {way: [] for way in ratios}
+    ways = {WITHOUT: (0.0, 1.0), WITH: (args.ratio, 1.0), LIGHT: (args.ratio, args.weight)}
+    runs = [(seed, way) for seed in range(args.seeds) for way in ways]
+    found: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
     with tempfile.TemporaryDirectory() as folder:
         pictures = Pictures.of(Path(folder), CROWDS["demo"], args)
         for seed, way in tqdm(runs, desc="training", unit="run", disable=None):
-            train = partial(accuracy_and_tokens, pictures, ratios[way], seed, args.steps)
+            train = partial(accuracy_and_tokens, pictures, *ways[way], seed, args.steps)
             found[way].append(results.once((way, str(seed)), train))
         ceiling = pictures.ceiling
     return summary(found, args.steps, ceiling)
 
 
-def accuracy_and_tokens(pictures: Pictures, ratio: float, seed: int, steps: int) -> dict[str, float]:
+def accuracy_and_tokens(pictures: Pictures, ratio: float, weight: float, seed: int, steps: int) -> dict[str, float]:
     """Train for so many steps, and return the VizWiz accuracy on the held-out pictures and the tokens read."""
-    told = {"template": V1_SQ.name, "self_question_ratio": ratio}
-    with trainer_of(pictures, VqaConfig.answer_target, seed, steps, **told) as trainer:
+    told = {"template": V1_SQ.name, "self_question_ratio": ratio, "self_question_weight": weight}
+    with trainer_of(pictures, TARGET, seed, steps, **told) as trainer:
         trainer.train()
         model = trainer.model.eval()
         score = accuracy(model, trainer.processing_class, pictures.held_out, V1_SQ.name)
@@ -71,14 +72,15 @@ def summary(
     """The table, the ratio of tokens, and the figures: means over seeds with 95 % intervals."""
     accuracies = {way: [result["accuracy"] for result in results] for way, results in found.items()}
     tokens = {way: sum(result["tokens"] for result in results) / len(results) for way, results in found.items()}
-    difference = Mean.of_differences(accuracies[WITH], accuracies[WITHOUT])
+    differences = {way: Mean.of_differences(accuracies[way], accuracies[WITHOUT]) for way in (WITH, LIGHT)}
     table = [["way", "steps", "tokens", "accuracy, %", f"more than {WITHOUT}"]]
     figures = {"ceiling": round(ceiling, 4)}
     for way, values in accuracies.items():
         mean = Mean.of(values)
-        more = cell(difference) if way == WITH else ""
+        more = cell(differences[way]) if way in differences else ""
         table.append([way, str(steps), f"{tokens[way]:,.0f}", cell(mean, sign=""), more])
         name = way.replace(" ", "_").replace("-", "_")
         figures |= {f"{name}_tokens": round(tokens[way]), **figures_of(f"{name}_accuracy", mean)}
-    figures |= figures_of("difference", difference)
+        if way in differences:
+            figures |= figures_of(f"{name}_minus_answers_only", differences[way])
     return table, {"tokens_vs_answers_only": round(tokens[WITH] / tokens[WITHOUT], 4)}, figures

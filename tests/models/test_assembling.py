@@ -105,10 +105,23 @@ def test_the_image_processor_is_the_towers(language: Path, tower: Path) -> None:
     assert processor.patch_size == PATCH
 
 
-def test_16_bits_reach_every_part(language: Path, tower: Path) -> None:
-    args = flags(language, tower)
-    args.dtype = "bfloat16"
-    assert {parameter.dtype for parameter in training_model(args).parameters()} == {torch.bfloat16}
+def test_every_part_has_the_type_asked_for_or_else_the_language_models(
+    language: Path, tower: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(language, tmp_path / "half")
+    AutoModelForCausalLM.from_pretrained(language, dtype=torch.float16).save_pretrained(tmp_path / "half")
+    args = flags(tmp_path / "half", tower)
+    for dtype, expected in {"bfloat16": torch.bfloat16, "auto": torch.float16, None: torch.float16}.items():
+        args.dtype = dtype
+        assert {parameter.dtype for parameter in training_model(args).parameters()} == {expected}
+
+
+def test_a_tower_without_its_text_encoder_is_the_same(language: Path, tower: Path, tmp_path: Path) -> None:
+    CLIPVisionModel.from_pretrained(tower).save_pretrained(tmp_path)
+    shutil.copy(tower / "preprocessor_config.json", tmp_path)
+    whole, alone = (training_model(flags(language, place)).state_dict() for place in (tower, tmp_path))
+    assert whole.keys() == alone.keys()
+    assert all(torch.equal(value, alone[name]) for name, value in whole.items())
 
 
 # What is refused, in one line

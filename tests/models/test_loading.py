@@ -13,13 +13,14 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from short_training import train_briefly
 from transformers import AutoModelForCausalLM, AutoProcessor, LlamaConfig, LlavaForConditionalGeneration, LlavaProcessor
+from transformers.quantizers.quantizers_utils import should_convert_module
 from transformers.utils import is_flash_attn_2_available, is_kernels_available
 from trl import ModelConfig
 
 from hf_llava_vqa.errors import ConfigError, ModelError
 from hf_llava_vqa.generation import answer_questions
 from hf_llava_vqa.models import load_model
-from hf_llava_vqa.models.loading import training_model, training_processor
+from hf_llava_vqa.models.loading import NOT_QUANTISED, training_model, training_processor
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +80,15 @@ def test_models_are_loaded_for_answering_and_for_training(base: Path) -> None:
     model = training_model(ModelConfig(model_name_or_path=str(base), dtype="float32"))
     assert not any(p.requires_grad for p in model.model.vision_tower.parameters())
     assert all(p.requires_grad for p in model.model.language_model.parameters())
+
+
+def test_nothing_but_the_language_model_is_quantised(base: Path) -> None:
+    """By transformers' own rule of matching names; bitsandbytes is not needed for it."""
+    model = training_model(ModelConfig(model_name_or_path=str(base), dtype="float32"))
+    linears = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    quantised = [name for name in linears if should_convert_module(name, list(NOT_QUANTISED))]
+    assert quantised == [name for name in linears if name.startswith("model.language_model.layers.")]
+    assert quantised
 
 
 def test_image_aspect_is_kept_or_replaced(base: Path) -> None:

@@ -47,7 +47,7 @@ def found(broken):
 
 @pytest.fixture(scope="module")
 def collator(tiny_llava):
-    return VqaCollator(load_processor(str(tiny_llava)))
+    return VqaCollator(load_processor(str(tiny_llava)), answer_target="votes")
 
 
 # Pictures

@@ -141,7 +141,8 @@ def test_step_splits_a_step_into_parts(tmp_path: Path) -> None:
 def test_an_unknown_benchmark_lists_those_there_are(tmp_path: Path) -> None:
     done = benchmark("metric", home=tmp_path)
     assert done.returncode == 2
-    names = "'generate', 'metrics', 'prepare', 'resume', 'self_questioning', 'step', 'stream', 'targets', 'train'"
+    names = "'generate', 'metrics', 'prepare', 'projectors', 'resume', 'self_questioning', 'step', 'stream', "
+    names += "'targets', 'train'"
     assert f"invalid choice: 'metric' (choose from {names})" in done.stderr
 
 

@@ -47,6 +47,16 @@ def test_a_benchmark_with_one_split_and_its_own_metric(tmp_path: Path, tiny_llav
     assert len((tmp_path / "out" / "predictions.jsonl").read_text().splitlines()) == 12
 
 
+def test_a_model_that_asks_itself_first(tmp_path: Path, tiny_llava: Path) -> None:
+    write_pope(tmp_path / "pope")
+    done = evaluate(tiny_llava, "pope", tmp_path / "pope", tmp_path / "out", "--self_questions", "2", "--limit", "1")
+    assert done.returncode == 0, done.stderr
+    settings = json.loads((tmp_path / "out" / "scores.json").read_text())["settings"]
+    assert (settings["self_questions"], settings["prompt_template"]) == (2, "v1_sq")
+    for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines():
+        assert len(json.loads(line)["self_questions"]) <= 3  # the description, and two questions that were answered
+
+
 def test_a_benchmark_with_a_judge(tmp_path: Path, tiny_llava: Path) -> None:
     root = tmp_path / "mm-vet"
     (root / "images").mkdir(parents=True)

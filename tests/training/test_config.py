@@ -8,6 +8,7 @@ import pytest
 from hf_llava_vqa import VqaConfig
 from hf_llava_vqa.errors import ConfigError
 from hf_llava_vqa.training import config as configuration
+from hf_llava_vqa.training import parse_recipe_args
 
 
 @pytest.mark.parametrize(
@@ -35,7 +36,7 @@ def test_flags_that_cannot_work_are_refused(tmp_path: Path, changes: dict[str, A
 
 def test_defaults_suit_the_cpu_and_never_cut(tmp_path: Path) -> None:
     config = VqaConfig(output_dir=str(tmp_path), use_cpu=True)
-    assert (config.bf16, config.max_length, config.answer_target) == (False, None, "votes")
+    assert (config.bf16, config.max_length, config.answer_target) == (False, None, "majority")
     assert config.ddp_find_unused_parameters is False
 
 
@@ -45,3 +46,17 @@ def test_a_card_without_bfloat16_is_refused_with_the_remedy(tmp_path: Path, monk
     monkeypatch.setattr(configuration, "is_torch_bf16_gpu_available", lambda: False)
     with pytest.raises(ConfigError, match=r"Tesla V100 has no bfloat16.*--bf16 False --dtype float32"):
         VqaConfig(output_dir=str(tmp_path))
+
+
+def test_a_recipe_has_defaults_the_file_wins_over_them_and_the_command_line_over_both(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("trainable: dora\nseed: 1\n")
+    always = ["--model_name_or_path", "base", "--data_dir", str(tmp_path), "--use_cpu", "True"]
+    defaults = {"source": "dacon", "trainable": "projector", "seed": 7}
+    for arguments, expected in (
+        ([], ("dacon", "projector", 7)),
+        (["--config", str(file)], ("dacon", "dora", 1)),
+        (["--config", str(file), "--trainable", "full", "--source", "ubiai"], ("ubiai", "full", 1)),
+    ):
+        data, config, model = parse_recipe_args([*always, *arguments], **defaults)
+        assert (data.source, model.trainable, config.seed) == expected

@@ -114,7 +114,7 @@ def separate_loss(
 
 def tree_loss(model: Llava, processor: LlavaProcessor, rows: list[dict[str, Any]], **options: Any) -> torch.Tensor:
     """The loss of a collated batch through the stock model."""
-    batch = VqaCollator(processor, **options)(rows)
+    batch = VqaCollator(processor, answer_target="votes", **options)(rows)
     weights, labels = batch.pop("weights")[:, 1:], batch.pop("labels")[:, 1:]
     logits = model(**batch).logits[:, :-1]
     return (weights * functional.cross_entropy(logits.transpose(1, 2), labels, reduction="none")).sum() / weights.sum()
@@ -169,7 +169,7 @@ def adapted(load: Load, request: pytest.FixtureRequest, tmp_path_factory: pytest
 @given(rows=records(max_records=2, max_questions=6))
 def test_the_trainers_loss_equals_separate_sequences(adapted: VqaTrainer, rows: list[dict[str, Any]]) -> None:
     processor = adapted.processing_class
-    ours = adapted.compute_loss(adapted.model, VqaCollator(processor, mask="compact")(rows))
+    ours = adapted.compute_loss(adapted.model, VqaCollator(processor, mask="compact", answer_target="votes")(rows))
     assert_equal_gradients(adapted.model, ours, separate_loss(adapted.model, processor, rows))
 
 
@@ -206,11 +206,11 @@ def build(
 ) -> SFTTrainer:
     """A trainer with LoRA and the projector, the same for the same arguments."""
     model, processor = loaded
-    config = VqaConfig if trainer is VqaTrainer else SFTConfig
+    config, target = (VqaConfig, {"answer_target": "votes"}) if trainer is VqaTrainer else (SFTConfig, {})
     torch.manual_seed(0)
     return trainer(
         model,
-        config(output_dir=str(folder), **{**COMMON, **options}),
+        config(output_dir=str(folder), **{**COMMON, **target, **options}),
         train_dataset=dataset(rows) if "dialogues" in rows[0] else Dataset.from_list(rows),
         processing_class=processor,
         peft_config=lora_config(ModelConfig(use_peft=True, lora_r=4, lora_dropout=0.0, **(peft or {}))),

@@ -9,6 +9,7 @@ import pytest
 from datasets import Dataset
 from huggingface_hub.utils import filter_repo_objects
 from peft import LoraConfig
+from transformers import TrainerCallback
 from transformers.utils.hub import PushInProgress
 
 from hf_llava_vqa import VqaConfig, VqaTrainer
@@ -121,7 +122,11 @@ def test_the_final_push_leaves_out_what_names_this_machine(tmp_path, tiny_llava,
     [
         ({"seed": 7}, "seed 42 became 7"),
         ({"per_device_train_batch_size": 1}, "global batch 2 became 1"),
-        ({"answer_target": "majority"}, "answer_target votes became majority"),
+        ({"answer_target": "votes"}, "answer_target majority became votes"),
+        (
+            {"template": "v1_sq", "self_question_ratio": 0.5},
+            r"template v1 became v1_sq; self_question_ratio 0.0 became 0.5",
+        ),
         (
             {"answer_confidence_weights": [1.0, 0.5, 0.0]},
             r"answer_confidence_weights \[1.0, 1.0, 1.0\] became \[1.0, 0.5, 0.0\]",
@@ -211,3 +216,42 @@ def test_a_batch_changed_by_force_reads_on_from_its_next_multiple(tmp_path, tiny
     assert changed.state.global_step == 6
     recipe = json.loads((tmp_path / "out" / "checkpoint-6" / "training_recipe.json").read_text())
     assert recipe["rows"] == {1: 6 + 3, 4: 8 + 12}[batch]
+
+
+class Watch(TrainerCallback):
+    """What each step of a run read, and with which learning rate the optimizer made it."""
+
+    def __init__(self, trainer: VqaTrainer) -> None:
+        self.rows: list[list[str]] = []
+        self.rates: list[float] = []
+        collate = trainer.data_collator
+        trainer.data_collator = lambda rows: self.rows.append([row["image_id"] for row in rows]) or collate(rows)
+        trainer.add_callback(self)
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any, **_: Any) -> None:
+        self.rates.append(optimizer.param_groups[0]["lr"])
+
+
+def test_a_longer_run_goes_on_with_its_own_schedule(tmp_path, tiny_llava, records) -> None:
+    """One epoch, then a second: order, weights and moments go on; the learning rate is that of two epochs."""
+    settings = {"max_steps": -1, "save_strategy": "epoch", "learning_rate": 1e-2, "lr_scheduler_type": "cosine"}
+    make_trainer(tmp_path / "run", tiny_llava, records, num_train_epochs=1, **settings).train()
+    longer = make_trainer(tmp_path / "run", tiny_llava, records, num_train_epochs=2, **settings)
+    whole = make_trainer(tmp_path / "whole", tiny_llava, records, num_train_epochs=2, **settings)
+    continued, uninterrupted = Watch(longer), Watch(whole)
+    longer.train(resume_from_checkpoint="auto")
+    whole.train()
+    assert len(uninterrupted.rows) == 6
+    assert continued.rows == uninterrupted.rows[3:]  # nothing of the first epoch is read again
+    assert continued.rates == uninterrupted.rates[3:]
+    assert continued.rates[0] == pytest.approx(5e-3)  # the cosine's middle, not the 0 at which the first run ended
+    assert {int(state["step"]) for state in longer.optimizer.state_dict()["state"].values()} == {6}
+
+
+def test_another_learning_rate_is_used_from_the_first_step(tmp_path, tiny_llava, records) -> None:
+    settings = {"max_steps": -1, "save_strategy": "epoch", "lr_scheduler_type": "cosine"}
+    make_trainer(tmp_path, tiny_llava, records, num_train_epochs=1, learning_rate=1e-2, **settings).train()
+    lower = make_trainer(tmp_path, tiny_llava, records, num_train_epochs=2, learning_rate=1e-3, **settings)
+    watch = Watch(lower)
+    lower.train(resume_from_checkpoint="auto")
+    assert watch.rates[0] == pytest.approx(5e-4)

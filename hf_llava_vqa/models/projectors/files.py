@@ -30,7 +30,7 @@ _NAMES = {original: ours for names in ORIGINAL_NAMES.values() for ours, original
 UNUSED = "ln_1."
 """SQ-LLaVA's code makes this layer and never calls it."""
 
-_OURS, _ORIGINAL = "multi_modal_projector.", "mm_projector."
+_OURS, _ORIGINAL, _TRAINED_TOKENS = "multi_modal_projector.", "mm_projector.", "trainable_tokens_delta"
 
 
 def read_projector(path: str | Path, config: LlavaConfig) -> dict[str, Tensor]:
@@ -45,7 +45,8 @@ def read_projector(path: str | Path, config: LlavaConfig) -> dict[str, Tensor]:
         Parameter name within the projector -> tensor, complete.
 
     Raises:
-        ModelError: no such file, one without a projector, or one of another kind or other shapes, with both.
+        ModelError: no such file, one without a projector, one of another kind or other shapes, with both, or one with
+            trained tokens beside it.
     """
     file = _weights_file(Path(path))
     return fitted_projector(_projector_tensors(file), config, file)
@@ -107,7 +108,13 @@ def _weights_file(path: Path) -> Path:
 
 def _projector_tensors(file: Path) -> dict[str, Tensor]:
     """The tensors of a file whose names lie in a projector, by the rest of their names."""
-    names = {name: rest for name in tensor_shapes(file) if (rest := name_in_projector(name))}
+    shapes = tensor_shapes(file)
+    if any(_TRAINED_TOKENS in name for name in shapes):
+        raise ModelError(
+            f"{file} holds trained tokens beside the projector, which would be lost: merge the adapter "
+            "(scripts/merge_adapter.py) and give the merged model as --model_name_or_path"
+        )
+    names = {name: rest for name in shapes if (rest := name_in_projector(name))}
     return {names[name]: value for name, value in read_tensors(file, names)}
 
 

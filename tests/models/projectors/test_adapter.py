@@ -82,7 +82,7 @@ def test_a_model_begins_with_it_bit_for_bit(trained: tuple[AssemblyConfig, Path]
 
 def test_parts_that_are_gone_are_named(trained: tuple[AssemblyConfig, Path], tmp_path: Path) -> None:
     _, adapter = trained
-    for file in adapter.glob("*.json"):
+    for file in (*adapter.glob("*.json"), *adapter.glob("*.safetensors")):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "chat_template.jinja").write_bytes((adapter / "chat_template.jinja").read_bytes())
     assembly = json.loads((tmp_path / "assembly.json").read_text())

@@ -113,6 +113,12 @@ def test_half_a_projector(ours: Path) -> None:
     )
 
 
+def test_trained_tokens_beside_it(ours: Path) -> None:
+    file = ours / "adapter_model.safetensors"
+    save_file(load_file(file) | {"model.embed_tokens.token_adapter.trainable_tokens_delta": torch.ones(2, 48)}, file)
+    refused(ours, configuration(), "holds trained tokens beside the projector, which would be lost: merge the adapter")
+
+
 def test_no_projector_at_all(ours: Path, tmp_path: Path) -> None:
     save_file({"lora_A.weight": torch.ones(1)}, ours / "adapter_model.safetensors")
     refused(ours, configuration(), "holds no projector; give the folder of an adapter, or an mm_projector.bin")
@@ -124,7 +130,7 @@ def test_files_that_are_broken_or_hold_more_than_tensors(tmp_path: Path) -> None
         def __reduce__(self) -> tuple[Any, ...]:
             return Path.touch, (tmp_path / "called",)
 
-    (tmp_path / "code.bin").write_bytes(pickle.dumps({"model.mm_projector.0.weight": Call()}))
+    (tmp_path / "code.bin").write_bytes(pickle.dumps({"model.mm_projector.0.weight": Call()}, protocol=2))
     torch.save({"model.mm_projector.0.weight": Call()}, tmp_path / "code.pt")
     (tmp_path / "broken.bin").write_bytes(b"no tensors")
     (tmp_path / "broken.safetensors").write_bytes(b"no tensors")

@@ -43,6 +43,7 @@ def original_tensors() -> dict[str, Tensor]:
 
 def original_adapter(folder: Path, kind: str, *, language_model: Path, vision_tower: Path) -> Path:
     """A `lora`, `dora` or `sq` folder (SQ-LLaVA's: LoRA of the tower too, cluster projector), all tensors drawn."""
+    torch.manual_seed(0)
     folder.mkdir()
     projector_type = "cluster" if kind == "sq" else "mlp2x_gelu"
     config = {"model_type": "llava", "mm_vision_tower": str(vision_tower), "mm_projector_type": projector_type}
@@ -81,6 +82,7 @@ def original_adapter(folder: Path, kind: str, *, language_model: Path, vision_to
 
 def original_projector(kind: str) -> dict[str, Tensor]:
     """A drawn projector under its own names; `ln_1` is as SQ-LLaVA's code initialises it, and never calls it."""
+    torch.manual_seed(1)
     if kind == "linear":
         return {"weight": torch.randn(HIDDEN, WIDTH) * 0.2, "bias": torch.randn(HIDDEN) * 0.2}
     prefix = "mlp." if kind == "cluster" else ""

@@ -22,6 +22,11 @@ PROJECTOR = "model.multi_modal_projector."
 TOWER = "model.vision_tower."
 ORIGINAL_TOWER = "model.vision_tower.vision_tower.vision_model."
 _BUFFERS = ("rotary_emb.inv_freq", "embeddings.position_ids")  # computed, and saved by old versions of transformers
+# What the originals' code has no setting for: it computes as our configurations do by default.
+_FIXED = (
+    *("vision_feature_layer", "vision_feature_select_strategy", "projector_hidden_act", "multimodal_projector_bias"),
+    *("num_prototypes", "prototype_iterations"),
+)
 # What transformers writes for a stock LLaVA, in any version -> the names of its modules.
 _SAVED_NAMES = (
     (r"^language_model\.model\.", "model.language_model."),
@@ -89,6 +94,11 @@ def original_config(config: LlavaConfig, processor: LlavaProcessor, source: Path
             f"{source}: LLaVA's own code has no {text['model_type']!r} language model with a projector {kind!r}; "
             f"it has {', '.join(kinds)} with {', '.join(projectors)}"
         )
+    default = type(config)()
+    for name in _FIXED:
+        value, theirs = getattr(config, name, None), getattr(default, name, None)
+        if value != theirs:
+            raise ModelError(f"{source}: {name} is {value!r}; LLaVA's own code computes with {theirs!r} only")
     rope = text.pop("rope_parameters")
     theta = rope.pop("rope_theta")
     scaling = {"type": rope.pop("rope_type")} | rope

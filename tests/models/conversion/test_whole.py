@@ -4,6 +4,7 @@ That the result gives the logits, gradients and answers which LLaVA's own code r
 """
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -252,6 +253,27 @@ def test_parts_that_the_originals_have_not(tmp_path: Path) -> None:
             rf"{kind}: LLaVA's own code has no '.*' language model with a projector '{kind}'; it has llama, mistral"
         )
         refused(message, to_original, tmp_path / kind, tmp_path / "o", vision_tower="clip-tiny")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"vision_feature_layer": -1}, "vision_feature_layer is -1; LLaVA's own code computes with -2 only"),
+        (
+            {"projector_hidden_act": "relu"},
+            "projector_hidden_act is 'relu'; LLaVA's own code computes with 'gelu' only",
+        ),
+        (
+            {"model_type": "llava_prototype", "projector_hidden_act": "prototype", "num_prototypes": 8},
+            "_prototypes is 8;",
+        ),
+    ],
+)
+def test_settings_that_the_originals_have_not(converted: Path, change: Any, message: str, tmp_path: Path) -> None:
+    shutil.copytree(converted, tmp_path / "changed")
+    content = json.loads((converted / "config.json").read_text())
+    (tmp_path / "changed" / "config.json").write_text(json.dumps(content | change))
+    refused(message, to_original, tmp_path / "changed", tmp_path / "o", vision_tower="clip-tiny")
 
 
 def test_tokens_that_the_originals_have_no_place_for(converted: Path, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ LANGUAGE_MODEL_LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "
 VISION_LINEARS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 PROJECTOR, VISION_TOWER = "multi_modal_projector", "vision_tower"
 PARTS = (VISION_TOWER, PROJECTOR, "language_model", "lm_head")
-_IN_VISION_TOWER = rf"{VISION_TOWER}\..*"  # PEFT looks for it behind any prefix
+IN_VISION_TOWER = rf"{VISION_TOWER}\..*"  # PEFT looks for it behind any prefix
 
 
 def lora_config(args: ModelConfig, tokenizer: PreTrainedTokenizerBase | None = None) -> LoraConfig | None:
@@ -50,8 +50,8 @@ def lora_config(args: ModelConfig, tokenizer: PreTrainedTokenizerBase | None = N
     if isinstance(args, VqaModelConfig) and args.trainable == LORA_AND_VISION:
         targets = f"{targets}|{vision_targets()}"
         vision = {
-            "rank_pattern": {_IN_VISION_TOWER: args.vision_lora_r},
-            "alpha_pattern": {_IN_VISION_TOWER: args.vision_lora_alpha},
+            "rank_pattern": {IN_VISION_TOWER: args.vision_lora_r},
+            "alpha_pattern": {IN_VISION_TOWER: args.vision_lora_alpha},
         }
     return LoraConfig(
         r=args.lora_r,

@@ -113,13 +113,17 @@ class Assembly:
             raise ConfigError(f"unknown --projector {self.projector!r}; use one of: {', '.join(PROJECTORS)}")
 
 
-def assembled_processor(assembly: Assembly) -> LlavaProcessor:
+def assembled_processor(assembly: Assembly, text: PreTrainedConfig | None = None) -> LlavaProcessor:
     """The language model's tokenizer with `<image>` and a pad token of its own, and the tower's image processor.
+
+    Args:
+        assembly: the parts.
+        text: configuration of the language model, where its folder has none of its own.
 
     Raises:
         ModelError: a part that cannot be found, or a tokenizer without the `</s>` that ends an answer.
     """
-    tokenizer = _load(AutoTokenizer, assembly.language_model)
+    tokenizer = _load(AutoTokenizer, assembly.language_model, config=text)
     if tokenizer.eos_token != prompts.V1.end_of_turn:
         raise ModelError(
             f"the tokenizer of {assembly.language_model!r} ends texts with {tokenizer.eos_token!r}; the templates need "
@@ -149,7 +153,12 @@ def add_frame(tokenizer: PreTrainedTokenizerBase) -> None:
 
 def assembled_config(assembly: Assembly, tokenizer: PreTrainedTokenizerBase) -> LlavaConfig:
     """The configuration of the whole; patch features come from the tower's last layer but one, as in LLaVA."""
-    text, vision = _text_config(assembly), _vision_config(assembly)
+    return joined_config(assembly, _text_config(assembly), tokenizer)
+
+
+def joined_config(assembly: Assembly, text: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> LlavaConfig:
+    """`assembled_config` around a language model's configuration, where its folder has none of its own."""
+    vision = _vision_config(assembly)
     if len(tokenizer) > text.vocab_size:
         text.vocab_size = -(-len(tokenizer) // ROWS) * ROWS
     text.pad_token_id = tokenizer.pad_token_id
@@ -194,7 +203,7 @@ def assemble(
     given = {} if pretrained_projector is None else read_projector(pretrained_projector, config)
     # The language model first: without a `dtype`, transformers takes that of the first tensor for all.
     state = _language_state(assembly, config.text_config.vocab_size, kwargs.get("dtype"))
-    state |= _vision_state(assembly, kwargs.get("dtype"))
+    state |= vision_state(assembly, kwargs.get("dtype"))
     state |= {f"model.multi_modal_projector.{name}": value for name, value in given.items()}
     model_class = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
     with torch.random.fork_rng(devices=[]):
@@ -208,7 +217,7 @@ def assemble(
             f"{assembly.language_model!r} and {assembly.vision_tower!r} do not make a LLaVA: no match for "
             f"{', '.join(map(str, unfit[:3]))}"
         )
-    model.generation_config = _generation_config(processor.tokenizer)
+    model.generation_config = generation_config(processor.tokenizer)
     model.assembly = assembly
     return model
 
@@ -217,7 +226,12 @@ def save_assembly(model: LlavaForConditionalGeneration, folder: str | Path) -> N
     """Write what `model` was assembled from beside its adapter, whose base has no name; nothing for other models."""
     assembly = getattr(model, "assembly", None)
     if assembly is not None:
-        Path(folder, ASSEMBLY_FILE).write_text(json.dumps(asdict(assembly), indent=2) + "\n")
+        write_assembly(assembly, folder)
+
+
+def write_assembly(assembly: Assembly, folder: str | Path) -> None:
+    """Write what an adapter's base is made of."""
+    Path(folder, ASSEMBLY_FILE).write_text(json.dumps(asdict(assembly), indent=2) + "\n")
 
 
 def read_assembly(file: str | Path) -> Assembly:
@@ -253,7 +267,8 @@ def _vision_config(assembly: Assembly) -> CLIPVisionConfig:
     return config
 
 
-def _vision_state(assembly: Assembly, dtype: Any) -> dict[str, Tensor]:
+def vision_state(assembly: Assembly, dtype: Any) -> dict[str, Tensor]:
+    """The tower's weights under the names they have in a LLaVA."""
     tower = _load(AutoModel, assembly.vision_tower, dtype=dtype)
     tower = tower.vision_model if isinstance(tower, CLIPModel) else tower
     return {f"model.vision_tower.{name}": value for name, value in tower.state_dict().items()}
@@ -263,13 +278,17 @@ def _language_state(assembly: Assembly, rows: int, dtype: Any) -> dict[str, Tens
     """The language model's weights under the names they have in a LLaVA, its vocabulary grown to `rows`."""
     model = _load(AutoModelForCausalLM, assembly.language_model, dtype=dtype)
     for embeddings in (model.get_input_embeddings(), model.get_output_embeddings()):
-        weight = embeddings.weight.data
-        mean = weight.float().mean(0, keepdim=True).to(weight.dtype)
-        embeddings.weight.data = torch.cat([weight, mean.expand(rows - len(weight), -1)])
+        embeddings.weight.data = grown(embeddings.weight.data, rows)
     return {
         f"model.language_model.{name.removeprefix('model.')}" if name.startswith("model.") else name: value
         for name, value in model.state_dict().items()
     }
+
+
+def grown(weight: Tensor, rows: int) -> Tensor:
+    """Embeddings [V, H] with rows appended, each the mean of those there are: [rows, H]."""
+    mean = weight.float().mean(0, keepdim=True).to(weight.dtype)
+    return torch.cat([weight, mean.expand(rows - len(weight), -1)])
 
 
 def _add_tokens(tokenizer: PreTrainedTokenizerBase, *tokens: str) -> None:
@@ -277,7 +296,8 @@ def _add_tokens(tokenizer: PreTrainedTokenizerBase, *tokens: str) -> None:
     tokenizer.add_tokens(added, special_tokens=True)
 
 
-def _generation_config(tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
+def generation_config(tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
+    """How a LLaVA with this tokenizer begins, ends and pads."""
     return GenerationConfig(
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )

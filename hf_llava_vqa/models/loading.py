@@ -5,7 +5,7 @@ from typing import Any
 
 from huggingface_hub.errors import HfHubHTTPError
 from peft import PeftConfig, PeftModel
-from peft.utils import SAFETENSORS_WEIGHTS_NAME
+from peft.utils import SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
 from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
@@ -14,6 +14,7 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
+    PreTrainedConfig,
 )
 from transformers.utils import cached_file
 from trl import ModelConfig, get_quantization_config
@@ -33,6 +34,8 @@ from hf_llava_vqa.models.processors import prepare_processor
 from hf_llava_vqa.models.projectors.files import read_projector
 
 ADAPTER_FILE = "adapter_config.json"
+ORIGINAL_KEY = "mm_vision_tower"  # LLaVA's own code names a tower where transformers has its configuration
+_CONVERT = "scripts/convert_checkpoint.py converts what LLaVA's and DoRA's own code saved"
 # As LLaVA does: the projector stays in 16 bits, and so does the small tower. Names count from the model's beginning.
 NOT_QUANTISED = ("model.multi_modal_projector", "model.vision_tower", "lm_head")
 _COPY_AGAIN = "copy the adapter again, with all its files"
@@ -61,7 +64,7 @@ def load_model(
     base = adapter_base(path)
     if base is not None:
         check_adapter_weights(path)
-    config, processor = _describe(base or path, path)
+    config, processor = describe(base or path, path)
     processor = prepare_processor(processor, config, image_aspect=image_aspect, template=template)
     model = _model(base or path, processor, **kwargs)
     if base is not None:
@@ -79,7 +82,7 @@ def training_processor(args: ModelConfig, *, image_aspect: str = "pad", template
     base = _base(args)
     if isinstance(base, str) and adapter_base(base) is not None:
         raise ModelError(f"{base!r} is an adapter; train from its base, or merge it first")
-    config, processor = _describe(base, None)
+    config, processor = describe(base)
     if isinstance(args, AssemblyConfig) and args.mm_use_im_start_end:
         add_frame(processor.tokenizer)
         if len(processor.tokenizer) > config.text_config.vocab_size:
@@ -125,7 +128,10 @@ def adapter_base(path: str) -> str | Assembly | None:
     assembly = _find_file(path, ASSEMBLY_FILE)
     if assembly is not None:
         return read_assembly(assembly)
-    base = PeftConfig.from_pretrained(path).base_model_name_or_path
+    try:
+        base = PeftConfig.from_pretrained(path).base_model_name_or_path
+    except KeyError as error:  # DoRA's own code calls its adapters DORA
+        raise ModelError(f"{path}: PEFT has no adapters of type {error}; {_CONVERT}") from error
     if not base:
         raise ModelError(f"{path}/{ADAPTER_FILE} names no base model; set its base_model_name_or_path")
     return base
@@ -137,6 +143,8 @@ def check_adapter_weights(path: str) -> None:
     PEFT would put the base's in their place, with no more than a warning.
     """
     file = cached_file(path, SAFETENSORS_WEIGHTS_NAME, _raise_exceptions_for_missing_entries=False)
+    if file is None and _find_file(path, WEIGHTS_NAME) is not None:
+        raise ModelError(f"{path}: a pickled adapter is not loaded; {_CONVERT}")
     if file is None:
         raise ModelError(f"{path}: no {SAFETENSORS_WEIGHTS_NAME} beside {ADAPTER_FILE}; {_COPY_AGAIN}")
     try:
@@ -152,6 +160,8 @@ def check_adapter_weights(path: str) -> None:
 def llava_config(path: str) -> LlavaConfig:
     """The configuration at `path`; raises `ModelError` unless it is a LLaVA's, with whichever projector."""
     try:
+        if ORIGINAL_KEY in PreTrainedConfig.get_config_dict(path)[0]:
+            raise ModelError(f"{path!r} has the layout of LLaVA's own code; {_CONVERT}")
         config = AutoConfig.from_pretrained(path)
     except (OSError, ValueError) as error:
         raise ModelError(f"cannot load a model from {path!r}: {_first_line(error)}; {_remedy(path)}") from error
@@ -175,17 +185,17 @@ def load_processor(path: str) -> LlavaProcessor:
     return processor
 
 
-def _base(args: ModelConfig) -> str | Assembly:
-    assembly = args.assembly if isinstance(args, AssemblyConfig) else None
-    return args.model_name_or_path if assembly is None else assembly
-
-
-def _describe(base: str | Assembly, saved: str | None) -> tuple[LlavaConfig, LlavaProcessor]:
-    """A base's configuration, and the processor that was saved at a path or, without one, comes with the parts."""
+def describe(base: str | Assembly, saved: str | None = None) -> tuple[LlavaConfig, LlavaProcessor]:
+    """A base's configuration, and the processor that was saved at a path or, without one, comes with the base."""
     if isinstance(base, str):
         return llava_config(base), load_processor(saved or base)
     processor = assembled_processor(base) if saved is None else load_processor(saved)
     return assembled_config(base, processor.tokenizer), processor
+
+
+def _base(args: ModelConfig) -> str | Assembly:
+    assembly = args.assembly if isinstance(args, AssemblyConfig) else None
+    return args.model_name_or_path if assembly is None else assembly
 
 
 def _model(base: str | Assembly, processor: LlavaProcessor, **kwargs: Any) -> LlavaForConditionalGeneration:

@@ -24,8 +24,7 @@ def merge_adapter(adapter: str, folder: str | Path, *, dtype: str = "bfloat16") 
         ConfigError: there is something in `folder` already.
     """
     folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"{folder} exists already; choose another folder for the merged model")
+    check_new_folder(folder, "the merged model")
     if adapter_base(adapter) is None:
         raise ModelError(f"{adapter!r} is no adapter, so there is nothing to merge; it is used as it is")
     model, processor = load_model(adapter, merge=True, dtype=torch.float32)
@@ -33,3 +32,9 @@ def merge_adapter(adapter: str, folder: str | Path, *, dtype: str = "bfloat16") 
     processor.save_pretrained(folder)
     if Path(adapter, _KEPT).is_file():
         shutil.copy(Path(adapter, _KEPT), folder)
+
+
+def check_new_folder(folder: Path, content: str) -> None:
+    """Raise `ConfigError` if there is something at `folder` that `content` would be mixed with."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"{folder} exists already; choose another folder for {content}")

@@ -1,21 +1,17 @@
-"""A tiny LLaVA that LLaVA's own code ran: its loss, logits, gradients and answers, through our encoder and batches."""
+"""A tiny LLaVA that LLaVA's own code ran, converted: its loss, logits, gradients and answers, through our batches."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from examples import chain, colour, record
-from safetensors.torch import load_file
+from originals import GOLDEN, TOWER, original_model
 from torch.nn import functional
 from transformers import (
     AutoTokenizer,
     BatchFeature,
-    CLIPVisionConfig,
-    LlamaConfig,
-    LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
 )
@@ -27,10 +23,11 @@ from hf_llava_vqa.generation.choosing import Sampling
 from hf_llava_vqa.generation.decoding import decode
 from hf_llava_vqa.generation.questions import prompt_trees
 from hf_llava_vqa.generation.reference import generate
+from hf_llava_vqa.models import load_model
+from hf_llava_vqa.models.conversion import to_ours
 from hf_llava_vqa.prompts import V1
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "parity"
-VOCABULARY, IMAGE, PAD = 2000, 2000, 2001  # ours adds `<image>` and `<pad>` behind the original vocabulary
+VOCABULARY, IMAGE = 2000, 2000  # ours adds `<image>`, `<pad>` and rows to spare behind the original vocabulary
 # LLaVA cuts sequences at model_max_length and trains on what is left; we train on all of it, or refuse (max_length).
 TRUNCATED = {"tiny-batch-10"}
 
@@ -56,42 +53,13 @@ def new_name(name: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def model() -> LlavaForConditionalGeneration:
-    """The original weights in the stock class; the rows of the two added tokens are zero."""
-    config = LlavaConfig(
-        vision_config=CLIPVisionConfig(
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=3,
-            num_attention_heads=2,
-            image_size=56,
-            patch_size=14,
-            projection_dim=16,
-        ),
-        text_config=LlamaConfig(
-            vocab_size=VOCABULARY + 2,
-            hidden_size=48,
-            intermediate_size=96,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            max_position_embeddings=512,
-            rms_norm_eps=1e-5,
-            bos_token_id=1,
-            eos_token_id=2,
-            pad_token_id=PAD,
-        ),
-        image_token_index=IMAGE,
-        image_seq_length=16,
-        vision_feature_layer=-2,
-        vision_feature_select_strategy="default",
-        projector_hidden_act="gelu",
-    )
-    weights = {new_name(name): value for name, value in load_file(GOLDEN / "tiny_model" / "model.safetensors").items()}
-    for name in ("lm_head.weight", "model.language_model.embed_tokens.weight"):
-        weights[name] = functional.pad(weights[name], (0, 0, 0, 2))
-    model = LlavaForConditionalGeneration(config)
-    model.load_state_dict(weights, strict=True)
-    return model.eval()
+def model(tmp_path_factory: pytest.TempPathFactory) -> LlavaForConditionalGeneration:
+    """The original checkpoint converted and loaded; rows of the vocabulary that were added give zero logits."""
+    folder = tmp_path_factory.mktemp("converted")
+    to_ours(original_model(folder / "original"), folder / "ours", vision_tower=str(TOWER))
+    model, _ = load_model(str(folder / "ours"))
+    model.lm_head.weight.data[VOCABULARY:] = 0
+    return model
 
 
 class RecordedPixels(LlavaImageProcessorPil):
@@ -164,7 +132,8 @@ def test_supervised_tokens_and_loss(model: LlavaForConditionalGeneration, name: 
     assert predicted.tolist() == golden["sup_index"].tolist()
     assert ours["labels"][:, 1:][predicted.T.unbind()].tolist() == golden["sup_target"].tolist()
     logits = logits_of(model, ours)
-    assert weighted_loss(logits, ours).item() == pytest.approx(float(golden["loss_two_extra_zero_logits"]), abs=1e-5)
+    two_more = logits[..., : VOCABULARY + 2]
+    assert weighted_loss(two_more, ours).item() == pytest.approx(float(golden["loss_two_extra_zero_logits"]), abs=1e-5)
     assert weighted_loss(logits[..., :VOCABULARY], ours).item() == pytest.approx(float(golden["loss"]), abs=1e-5)
 
 

@@ -1,29 +1,32 @@
 """A projector by itself: read from what we or LLaVA's own code saved, refused unless it fits the model exactly."""
 
-import pickle
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, LlavaConfig
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from hf_llava_vqa.errors import ModelError
+from hf_llava_vqa.models.tensor_files import read_tensors, tensor_shapes
 
-# LLaVA's own names of parameters -> transformers' and ours. A linear projector has none but `weight` and `bias`.
-NAMES = {
-    "0": "linear_1",
-    "2": "linear_2",
-    "mlp.0": "linear_1",
-    "mlp.2": "linear_2",
-    "c": "prototype",
-    "v": "key",
-    "f": "value",
-    "sim_alpha": "similarity_scale",
-    "sim_beta": "similarity_shift",
+# Projector -> transformers' and our names of its layers -> LLaVA's and SQ-LLaVA's own. The paper's has no original.
+ORIGINAL_NAMES: dict[str, dict[str, str]] = {
+    "mlp": {"linear_1": "0", "linear_2": "2"},
+    "linear": {},
+    "prototype": {
+        "linear_1": "mlp.0",
+        "linear_2": "mlp.2",
+        "prototype": "c",
+        "key": "v",
+        "value": "f",
+        "similarity_scale": "sim_alpha",
+        "similarity_shift": "sim_beta",
+    },
 }
+_NAMES = {original: ours for names in ORIGINAL_NAMES.values() for ours, original in names.items()}
 UNUSED = "ln_1."
 """SQ-LLaVA's code makes this layer and never calls it."""
 
@@ -46,7 +49,12 @@ def read_projector(path: str | Path, config: LlavaConfig) -> dict[str, Tensor]:
             trained tokens beside it.
     """
     file = _weights_file(Path(path))
-    weights = {_new_name(name): value for name, value in _projector_tensors(file).items() if UNUSED not in name}
+    return fitted_projector(_projector_tensors(file), config, file)
+
+
+def fitted_projector(tensors: Mapping[str, Tensor], config: LlavaConfig, file: Path) -> dict[str, Tensor]:
+    """Bring a projector's tensors under our names; raises as `read_projector`, where `file` stands in the message."""
+    weights = {_renamed(name, _NAMES): value for name, value in tensors.items() if UNUSED not in name}
     expected = projector_shapes(config)
     if not weights:
         raise ModelError(f"{file} holds no projector; give the folder of an adapter, or an mm_projector.bin")
@@ -66,6 +74,23 @@ def read_projector(path: str | Path, config: LlavaConfig) -> dict[str, Tensor]:
     return weights
 
 
+def original_projector(weights: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
+    """The inverse of `fitted_projector`, with SQ-LLaVA's unused layer as its code initialises it."""
+    tensors = {_renamed(name, ORIGINAL_NAMES[kind]): value for name, value in weights.items()}
+    if kind == "prototype":
+        template = weights["value.bias"]
+        scalars = {name: value.reshape(1, 1, 1) for name, value in tensors.items() if name.startswith("sim_")}
+        unused = {"weight": torch.ones_like(template), "bias": torch.zeros_like(template)}
+        tensors |= scalars | {f"{UNUSED}{name}": value for name, value in unused.items()}
+    return tensors
+
+
+def original_kind(names: Iterable[str]) -> str:
+    """Which projector the originals give such names; `mlp` if none, which then does not fit."""
+    layers = {name.rpartition(".")[0] or name for name in names if UNUSED not in name} - {"weight", "bias"}
+    return next((kind for kind, known in ORIGINAL_NAMES.items() if set(known.values()) == layers), "mlp")
+
+
 def projector_shapes(config: LlavaConfig) -> dict[str, torch.Size]:
     """The shapes of the projector's parameters, by name."""
     with torch.device("meta"):
@@ -83,32 +108,24 @@ def _weights_file(path: Path) -> Path:
 
 def _projector_tensors(file: Path) -> dict[str, Tensor]:
     """The tensors of a file whose names lie in a projector, by the rest of their names."""
-    tensors = _tensors(file)
-    if any(_TRAINED_TOKENS in name for name in tensors):
+    shapes = tensor_shapes(file)
+    if any(_TRAINED_TOKENS in name for name in shapes):
         raise ModelError(
             f"{file} holds trained tokens beside the projector, which would be lost: merge the adapter "
             "(scripts/merge_adapter.py) and give the merged model as --model_name_or_path"
         )
-    return {
-        name.partition(prefix)[2]: value
-        for name, value in tensors.items()
-        for prefix in (_OURS, _ORIGINAL)
-        if prefix in name
-    }
+    names = {name: rest for name in shapes if (rest := name_in_projector(name))}
+    return {names[name]: value for name, value in read_tensors(file, names)}
 
 
-def _tensors(file: Path) -> dict[str, Tensor]:
-    """The tensors of a file, as far as they can matter to a projector."""
-    try:
-        if file.suffix != ".safetensors":
-            return torch.load(file, map_location="cpu", weights_only=True)
-        with safe_open(file, framework="pt") as content:
-            names = [n for n in content.keys() if any(p in n for p in (_OURS, _ORIGINAL, _TRAINED_TOKENS))]  # noqa: SIM118
-            return {name: content.get_tensor(name) for name in names}
-    except (OSError, SafetensorError, RuntimeError, pickle.UnpicklingError) as error:
-        raise ModelError(f"{file} cannot be read as tensors: {str(error).splitlines()[0]}") from error
+def name_in_projector(name: str) -> str:
+    """What follows the projector's own name, in our layout and in the originals'; "" for a name of another part."""
+    for prefix in (_OURS, _ORIGINAL):
+        if prefix in name:
+            return name.partition(prefix)[2]
+    return ""
 
 
-def _new_name(name: str) -> str:
+def _renamed(name: str, names: Mapping[str, str]) -> str:
     layer, dot, kind = name.rpartition(".")
-    return f"{NAMES.get(layer, layer)}{dot}{kind}" if dot else NAMES.get(name, name)
+    return f"{names.get(layer, layer)}{dot}{kind}" if dot else names.get(name, name)

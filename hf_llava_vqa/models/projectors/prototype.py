@@ -8,6 +8,8 @@ Grouping is computed in float32 at least. The prototypes of a picture are nearly
 would choose among them.
 """
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -17,7 +19,7 @@ from transformers.activations import ACT2FN
 from hf_llava_vqa.models.projectors.linear import feature_width
 
 
-class GroupingProjector(nn.Module):
+class GroupingProjector(nn.Module, ABC):
     """`group`, which subclasses define, then an MLP with QuickGELU: [B, L, D] to [B, L, H]."""
 
     def __init__(self, config: LlavaConfig) -> None:
@@ -34,9 +36,9 @@ class GroupingProjector(nn.Module):
             grouped = self.group(image_features.to(precision))
         return self.linear_2(self.act(self.linear_1(grouped.to(image_features.dtype))))
 
+    @abstractmethod
     def group(self, tokens: Tensor) -> Tensor:
         """Tokens [B, L, D], each with what its group adds to it."""
-        raise NotImplementedError
 
 
 class PrototypeProjector(GroupingProjector):

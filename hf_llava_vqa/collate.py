@@ -112,7 +112,8 @@ class VqaCollator:
 
     The batch holds `input_ids`, `position_ids`, `labels` [R, L] int64, `weights` [R, L] float32, `pixel_values`
     [I, 3, H, W] in the row-major order of the image slots, and the mask: `attention_mask` [R, 1, L, L] bool
-    (`mask="dense"`, understood by every stock trainer), or what `VqaTrainer` makes it of, with `dialogue_ids`:
+    (`mask="dense"`, understood by every stock trainer), or what `VqaTrainer` makes it of, with `dialogue_ids` and rows
+    without the leaves that nothing reads (see `forest.trim_leaves`):
 
     - `"compact"`: `subtree_end` [R, L] and `chain` (see `forest.chain_length`);
     - `"block"`: `subtree_end`, all trees packed in one row;
@@ -250,10 +251,10 @@ class VqaCollator:
         return [self.tree(record, dialogues) for dialogues in self._groups(record)]
 
     def count_tokens(self, record: dict[str, Any]) -> int:
-        """Tokens the trees of a record hold, images counted in full."""
-        trees = self.trees(record)
-        slots = sum(len(forest.image_order(tree, self.image_token_id)) for tree in trees)
-        return sum(map(len, trees)) + slots * (self.image_tokens - 1)
+        """Tokens that the rows of a record hold, images counted in full."""
+        rows = self._rows(self.trees(record))
+        slots = sum(int((row.input_ids == self.image_token_id).sum()) for row in rows)
+        return sum(map(len, rows)) + slots * (self.image_tokens - 1)
 
     def _groups(self, record: dict[str, Any]) -> Iterator[list[dict[str, Any]]]:
         dialogues = record["dialogues"]
@@ -305,8 +306,7 @@ class VqaCollator:
         return forest.expand_images(forest.merge([(ids, [0, 0])]), self.image_token_id, self.image_tokens)
 
     def _batch(self, trees: list[forest.Tree], pixels: list[torch.Tensor], dialogue_ids: list[list[str]]) -> Batch:
-        packed = self.mask in ("block", "varlen")
-        rows = forest.lay_out(trees, row_length=sum(map(len, trees)) if packed else None)
+        rows = self._rows(trees)
         length = self._padded(max(map(len, rows)))
         arrays = forest.pad_rows(rows, self.processor.tokenizer.pad_token_id, length)
         batch: Batch = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in arrays.items()}
@@ -327,6 +327,11 @@ class VqaCollator:
             batch |= dict.fromkeys(("cu_seq_lens_q", "cu_seq_lens_k"), torch.from_numpy(starts))
             batch |= dict.fromkeys(("max_length_q", "max_length_k"), int(np.diff(starts).max()))
         return batch
+
+    def _rows(self, trees: list[forest.Tree]) -> list[forest.Row]:
+        packed = self.mask in ("block", "varlen")
+        rows = forest.lay_out(trees, row_length=sum(map(len, trees)) if packed else None)
+        return rows if self.mask == "dense" else list(map(forest.trim_leaves, rows))
 
     def _padded(self, length: int) -> int:
         """The next length of a row that its padding allows."""

@@ -10,7 +10,7 @@ Pure integers: this file knows no model, no tokenizer and no files.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -48,7 +48,7 @@ class Row:
     input_ids: np.ndarray  # [L] int64
     position_ids: np.ndarray  # [L] int64
     subtree_end: np.ndarray  # [L] int64
-    labels: np.ndarray  # [L] int64, -100 where not supervised
+    labels: np.ndarray  # [L] int64, what the token before should predict; -100 where nothing is supervised
     supervised: np.ndarray  # [L] int8
     weights: np.ndarray  # [L] float32
     trees: list[int]
@@ -226,28 +226,28 @@ def check_tree(tree: Tree, number: int = 0) -> None:
 
 
 def _subtree_end(parent: np.ndarray) -> np.ndarray:
-    end = np.arange(1, len(parent) + 1)
-    for index in range(len(parent) - 1, 0, -1):
-        above = parent[index]
-        if above >= 0 and end[index] > end[above]:
-            end[above] = end[index]
-    return end
+    above = parent.tolist()  # Python walks a list several times as fast as an array
+    end = list(range(1, len(above) + 1))
+    for index in range(len(above) - 1, 0, -1):
+        if above[index] >= 0 and end[index] > end[above[index]]:
+            end[above[index]] = end[index]
+    return np.asarray(end, np.int64)
 
 
 def _subtree_size(parent: np.ndarray) -> np.ndarray:
-    size = np.ones(len(parent), np.int64)
-    for index in range(len(parent) - 1, 0, -1):
-        if parent[index] >= 0:
-            size[parent[index]] += size[index]
-    return size
+    above = parent.tolist()
+    size = [1] * len(above)
+    for index in range(len(above) - 1, 0, -1):
+        if above[index] >= 0:
+            size[above[index]] += size[index]
+    return np.asarray(size, np.int64)
 
 
 def _depth(parent: np.ndarray) -> np.ndarray:
-    depth = np.zeros(len(parent), np.int64)
-    for index, above in enumerate(parent):
-        if above >= 0:
-            depth[index] = depth[above] + 1
-    return depth
+    depth: list[int] = []
+    for above in parent.tolist():
+        depth.append(depth[above] + 1 if above >= 0 else 0)
+    return np.asarray(depth, np.int64)
 
 
 def _row(trees: Sequence[Tree], members: list[int]) -> Row:
@@ -264,6 +264,25 @@ def _row(trees: Sequence[Tree], members: list[int]) -> Row:
         weights=np.concatenate([tree.weights for tree in placed]).astype(np.float32),
         trees=members,
     )
+
+
+def trim_leaves(row: Row) -> Row:
+    """Leave out the supervised leaves behind which another branch of their tree begins.
+
+    No token sees them and they predict none. They are still predicted: label, weight and kind of each move to the token
+    that takes its place in the row, which had none of its own. The branch is a token shorter, and the loss the same.
+    """
+    leaf = row.subtree_end[:-1] == np.arange(1, len(row))
+    dropped = np.flatnonzero(leaf & (row.supervised[:-1] > 0) & (row.position_ids[1:] > 0))
+    moved = {}
+    for name in ("labels", "supervised", "weights"):
+        moved[name] = getattr(row, name).copy()
+        moved[name][dropped + 1] = moved[name][dropped]
+    kept = np.ones(len(row), bool)
+    kept[dropped] = False
+    ends = np.cumsum(kept)[row.subtree_end - 1]
+    trimmed = {"input_ids": row.input_ids, "position_ids": row.position_ids, "subtree_end": ends, **moved}
+    return replace(row, **{name: values[kept] for name, values in trimmed.items()})
 
 
 def pad_rows(rows: Sequence[Row], pad_token_id: int, length: int | None = None) -> dict[str, np.ndarray]:

@@ -64,12 +64,20 @@ def test_a_question_with_several_answers_is_one_row(collator: Callable[..., VqaC
     assert batch["weights"].unique().tolist() == pytest.approx([0, 1 / 3, 2 / 3])
 
 
-def test_compact_mask_is_the_same_trees(collator: Callable[..., VqaCollator]) -> None:
+def test_compact_rows_are_the_dense_ones_without_leaves_that_nothing_reads(
+    collator: Callable[..., VqaCollator], processor: Any
+) -> None:
     rows = [record("r", [question("a"), question("b", "Why?")], colours=[(9, 9, 9)])]
     dense, compact = collator()(rows), collator(mask="compact")(rows)
-    index = torch.arange(dense["input_ids"].shape[1])
+    (end_of_a, _) = torch.nonzero(dense["input_ids"][0] == processor.tokenizer.eos_token_id)[:, 0].tolist()
+    kept = [i for i in range(dense["input_ids"].shape[1]) if i != end_of_a]
+    index = torch.arange(len(kept))
     mask = (index <= index[:, None]) & (index[:, None] < compact["subtree_end"][0])
-    assert dense["attention_mask"][0, 0].equal(mask)
+    assert dense["attention_mask"][0, 0][kept][:, kept].equal(mask)
+    for name in ("input_ids", "position_ids"):
+        assert dense[name][0, kept].equal(compact[name][0])
+    for name in ("labels", "weights"):
+        assert dense[name][dense["weights"] > 0].equal(compact[name][compact["weights"] > 0])
     assert compact["dialogue_ids"] == [["a", "b"]]
     assert "attention_mask" not in compact
 

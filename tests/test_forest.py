@@ -183,6 +183,40 @@ def test_a_tree_with_branches_is_no_path() -> None:
         forest.path_starts(row, len(row))
 
 
+@given(st.lists(paths(max_questions=3, max_answers=3), min_size=1, max_size=3), st.booleans())
+def test_leaves_that_nothing_reads_are_trimmed_and_still_predicted(groups: list[list[Path]], packed: bool) -> None:
+    trees = [forest.merge(group, [0.5] * len(group)) for group in groups]
+    for row in forest.lay_out(trees, row_length=sum(map(len, trees)) if packed else None):
+        trimmed = forest.trim_leaves(row)
+        unread = [  # supervised, the end of its path, and not the end of its tree
+            bool(row.supervised[i] and row.subtree_end[i] == i + 1 and row.position_ids[i + 1])
+            for i in range(len(row) - 1)
+        ]
+        kept = np.flatnonzero(~np.array([*unread, False]))
+        assert trimmed.input_ids.tolist() == row.input_ids[kept].tolist()
+        assert trimmed.position_ids.tolist() == row.position_ids[kept].tolist()
+        mask, whole = (forest.attention_mask(torch.from_numpy(each.subtree_end)[None])[0, 0] for each in (trimmed, row))
+        assert mask.equal(whole[kept][:, kept])
+        assert trimmed.trees == row.trees
+        for i in np.flatnonzero(row.supervised):
+            place = int(np.searchsorted(kept, i - 1)) + 1  # behind the token that predicts it
+            assert kept[place - 1] == i - 1
+            predicted = [getattr(trimmed, name)[place] for name in ("labels", "supervised", "weights")]
+            assert predicted == [row.input_ids[i], row.supervised[i], row.weights[i]]
+        assert np.count_nonzero(trimmed.supervised) == np.count_nonzero(row.supervised)
+        assert ((trimmed.labels == IGNORE_INDEX) == (trimmed.supervised == 0)).all()
+
+
+def test_every_branch_but_the_last_is_a_token_shorter_when_trimmed() -> None:
+    answered = [([0, 1, token, 9], [0, 0, 1, 1]) for token in (2, 3, 4)]
+    (row,) = forest.lay_out([forest.merge(answered)])
+    trimmed = forest.trim_leaves(row)
+    assert row.input_ids.tolist() == [0, 1, 2, 9, 1, 3, 9, 1, 4, 9]
+    assert trimmed.input_ids.tolist() == [0, 1, 2, 1, 3, 1, 4, 9]
+    assert trimmed.labels.tolist() == [IGNORE_INDEX, IGNORE_INDEX, 2, 9, 3, 9, 4, 9]
+    assert trimmed.subtree_end.tolist() == [8, 3, 3, 5, 5, 8, 8, 8]
+
+
 def test_one_tree_a_row_unless_a_row_length_is_given() -> None:
     trees = [forest.merge([([0] * length, [False] * length)]) for length in (5, 4, 2, 3)]
     assert [row.trees for row in forest.lay_out(trees)] == [[0], [1], [2], [3]]
@@ -295,9 +329,13 @@ def rotate(x: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
 
 
 def reference_nll(
-    parameters: dict[str, torch.Tensor], ids: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor
+    parameters: dict[str, torch.Tensor],
+    ids: torch.Tensor,
+    positions: torch.Tensor,
+    mask: torch.Tensor,
+    labels: torch.Tensor,
 ) -> torch.Tensor:
-    """Negative log-likelihood of every token but the first, given the row's token before it: [L] -> [L - 1]."""
+    """Negative log-likelihood of every label but the first, given the row's token before it: [L] -> [L - 1]."""
     x = parameters["embedding"][ids]
     for layer in range(2):
         normed = functional.layer_norm(x, (WIDTH,))
@@ -309,16 +347,20 @@ def reference_nll(
         x = x + torch.einsum("hqk,khd->qhd", weights, value).flatten(1) @ parameters[f"out{layer}"]
         x = x + torch.tanh(functional.layer_norm(x, (WIDTH,)) @ parameters[f"feed{layer}"])
     log_probs = (x @ parameters["head"]).log_softmax(-1)[:-1]
-    return -log_probs.gather(-1, ids[1:, None])[:, 0]
+    return -log_probs.gather(-1, labels[1:, None].clamp(min=0))[:, 0]
 
 
-def tree_loss(parameters: dict[str, torch.Tensor], trees: Sequence[Tree], row_length: int | None) -> torch.Tensor:
+def tree_loss(
+    parameters: dict[str, torch.Tensor], trees: Sequence[Tree], row_length: int | None, *, trimmed: bool
+) -> torch.Tensor:
     rows = forest.lay_out(trees, row_length=row_length)
+    rows = list(map(forest.trim_leaves, rows)) if trimmed else rows
     batch = {name: torch.from_numpy(values) for name, values in forest.pad_rows(rows, pad_token_id=9).items()}
     mask = forest.attention_mask(batch["subtree_end"])[:, 0]
     loss = torch.zeros((), dtype=torch.float64)
     for row in range(len(rows)):
-        nll = reference_nll(parameters, batch["input_ids"][row], batch["position_ids"][row], mask[row])
+        ids, positions, labels = (batch[name][row] for name in ("input_ids", "position_ids", "labels"))
+        nll = reference_nll(parameters, ids, positions, mask[row], labels)
         loss = loss + (batch["weights"][row, 1:] * nll).sum()
     return loss
 
@@ -327,21 +369,24 @@ def separate_loss(parameters: dict[str, torch.Tensor], given_paths: list[Path], 
     loss = torch.zeros((), dtype=torch.float64)
     for (ids, flags), weight in zip(given_paths, weights, strict=True):
         causal = torch.ones(len(ids), len(ids)).tril().bool()
-        nll = reference_nll(parameters, torch.tensor(ids), torch.arange(len(ids)), causal)
+        nll = reference_nll(parameters, torch.tensor(ids), torch.arange(len(ids)), causal, labels=torch.tensor(ids))
         loss = loss + float(np.float32(weight)) * nll[torch.tensor(flags[1:])].sum()
     return loss
 
 
 @settings(max_examples=30)
 @given(
-    st.lists(weighted_paths(max_questions=4, max_answers=4), min_size=1, max_size=3), st.booleans(), st.integers(1, 3)
+    st.lists(weighted_paths(max_questions=4, max_answers=4), min_size=1, max_size=3),
+    st.booleans(),
+    st.booleans(),
+    st.integers(1, 3),
 )
 def test_loss_and_gradients_equal_those_of_separate_sequences(
-    images: list[tuple[list[Path], list[float]]], packed: bool, width: int
+    images: list[tuple[list[Path], list[float]]], packed: bool, trimmed: bool, width: int
 ) -> None:
     parameters = reference_parameters()
     trees = [forest.expand_images(forest.merge(*image), IMAGE, width) for image in images]
-    together = tree_loss(parameters, trees, 2 * max(map(len, trees)) if packed else None)
+    together = tree_loss(parameters, trees, 2 * max(map(len, trees)) if packed else None, trimmed=trimmed)
     apart = torch.zeros((), dtype=torch.float64)
     for given_paths, weights in images:
         apart = apart + separate_loss(parameters, [widened(path, width) for path in given_paths], weights)

@@ -147,10 +147,8 @@ def profiled(bench: Workbench) -> dict[str, float]:
     rows = concatenate_datasets([once.rows] * (1 + steps * args.batch_size // len(once.rows)))  # one pass for all steps
     way = replace(once, rows=rows, trainer_class=LabelledTrainer, settings=settings)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
-        trainer, _ = way.trainer(bench, args.batch_size, 1, folder)
         labels = Labels()
-        trainer.add_callback(labels)
-        trainer.train()
+        way.trainer(bench, args.batch_size, 1, folder, labels).train()
     events = labels.profiler.key_averages()
     return {e.key.removeprefix("part: "): e.cpu_time_total / 1e6 for e in events if e.key.startswith("part: ")}
 

@@ -2,29 +2,32 @@
 
 Stock TRL reads the picture once for every answer, in batches of the size that is fastest for it; ours does the same,
 and then reads it once for all its questions and answers. The model has random weights, in LLaVA's proportions, and all
-ways have the same adapter, settings and questions. They take turns in rounds, each with about as many tokens, so that
-none is timed by a moment; a way's first step in a round is not counted.
+ways have the same adapter, settings and questions. They train side by side in turns (see `turns`) with about as many
+tokens each, several times from the beginning, and are compared round by round.
 """
 
 import argparse
 import contextlib
+import ctypes
 import gc
+import math
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from scripts.benchmarks.flops import Arithmetic, peak_flops
 from scripts.benchmarks.question_sets import QuestionSet, question_sets
+from scripts.benchmarks.turns import Meter, take_turns
 from scripts.benchmarks.ways import SETTINGS, Way, Workbench, add_model_arguments, ours, stock
 
 PACKAGES = ("hf-llava-vqa", "torch", "transformers", "trl", "peft", "accelerate")
-PROBE_ROWS = 16  # on which the fastest batch size is looked for
+PROBE_ROWS = 16  # that each batch size is tried on
 STOCK, EACH_TIME, ONCE, MAJORITY = "stock TRL", "image each time", "image once", "stock TRL, majority"
 HEADER = ["data", "way", "batch", "questions/s", "answers/s", "tokens/s", "padding", "peak MB", "MFU", "HFU"]
 HEADER += ["times TRL", "token bound", "share of bound"]
@@ -36,19 +39,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     names = list(question_sets(1))
     parser.add_argument("--data", nargs="+", choices=names, default=names, help="sets to measure (default: all)")
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 2, 4, 8, 16], metavar="N", help="tried")
-    parser.add_argument("--rounds", type=int, default=3, help="of all ways in turn (default: 3)")
-    parser.add_argument("--steps", type=int, default=1, help="of stock TRL that are timed in a round (default: 1)")
+    parser.add_argument("--rounds", type=int, default=3, help="of training, each from the beginning (default: 3)")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=2,
+        help="of stock TRL that are timed in a round, behind one to warm up (default: 2)",
+    )
 
 
 @dataclass
 class Measured:
-    """A way on a set: its fastest batch size, and what its steps took."""
+    """A way on a set with a batch size, and what it took."""
 
     way: Way
     questions: QuestionSet
     batch_size: int
-    seconds: list[float] = field(default_factory=list)  # of each timed step
-    losses: list[float] = field(default_factory=list)  # of every step of a run
+    seconds: list[float] = field(default_factory=list)  # of a step, by round
+    losses: list[float] = field(default_factory=list)  # of every step of a training
     places: int = 0  # tokens of a step, padding included
     images: int = 0  # of a step
     peak_megabytes: float = 0.0
@@ -56,6 +64,7 @@ class Measured:
 
     @property
     def second(self) -> float:
+        """What a step takes."""
         return statistics.median(self.seconds)
 
     @property
@@ -66,6 +75,11 @@ class Measured:
     @property
     def questions_per_second(self) -> float:
         return self.questions.questions / self.second
+
+    def times(self, other: "Measured") -> float:
+        """How many times as many questions a second as another way: the median of the rounds."""
+        a_step = statistics.median(theirs / ours for theirs, ours in zip(other.seconds, self.seconds, strict=True))
+        return a_step * self.questions.questions / other.questions.questions
 
 
 def measure(args: argparse.Namespace) -> tuple[list[list[str]], dict[str, object], dict[str, float]]:
@@ -83,13 +97,12 @@ def measure(args: argparse.Namespace) -> tuple[list[list[str]], dict[str, object
         for label, result in measured.items():
             table.append(table_row(name, label, result, measured[STOCK], bench))
             figures |= figures_of(name, label, result, bench)
-        faster[name] = round(measured[ONCE].questions_per_second / measured[STOCK].questions_per_second, 3)
+        faster[name] = round(measured[ONCE].times(measured[STOCK]), 3)
         bound = measured[STOCK].tokens / measured[ONCE].tokens
         figures[f"{name}_token_bound"] = round(bound, 3)
         figures[f"{name}_share_of_bound"] = round(faster[name] / bound, 3)
         if MAJORITY in measured:
-            both = measured[ONCE].questions_per_second / measured[MAJORITY].questions_per_second
-            ratios["all_answers_vs_trl_majority"] = round(both, 3)
+            ratios["all_answers_vs_trl_majority"] = round(measured[ONCE].times(measured[MAJORITY]), 3)
     return table, {"questions_per_second_vs_trl": faster, **ratios}, figures
 
 
@@ -111,51 +124,58 @@ def settings(bench: Workbench) -> str:
 
 
 def run_set(name: str, questions: QuestionSet, bench: Workbench) -> dict[str, Measured]:
-    """Find the fastest batch sizes, then let the ways take turns."""
-    args = bench.args
-    trl = stock(questions, bench)
-    best = fastest_batch(trl, bench)
+    """Find the fastest batch sizes and what they need alone, then let the ways train side by side."""
+    trl = fastest(stock(questions, bench), questions, bench)
     measured = {
-        STOCK: Measured(trl, questions, best),
-        EACH_TIME: Measured(ours(questions, bench, image_once=False), questions, best),
+        STOCK: trl,
+        ONCE: fastest(ours(questions, bench, image_once=True), questions, bench),
+        EACH_TIME: Measured(ours(questions, bench, image_once=False), questions, trl.batch_size),
     }
-    once = ours(questions, bench, image_once=True)
-    measured[ONCE] = Measured(once, questions, fastest_batch(once, bench))
     if name == "vizwiz":
         fewer = questions.majority()
-        measured[MAJORITY] = Measured(stock(fewer, bench), fewer, fastest_batch(stock(fewer, bench), bench))
-    for _ in range(args.rounds):
-        for result in measured.values():
-            as_long = max(1, round(measured[STOCK].tokens / result.tokens))
-            run(result, bench, steps=1 + args.steps * as_long)
+        measured[MAJORITY] = fastest(stock(fewer, bench), fewer, bench)
+    for result in measured.values():
+        with peak_memory() as peak:
+            train_in_turns([result], bench, [1], warm_up=0)
+        result.peak_megabytes = peak[0]
+        result.seconds.clear()
+    as_long = [max(1, round(trl.tokens / result.tokens)) for result in measured.values()]
+    for _ in range(bench.args.rounds):
+        train_in_turns([*measured.values()], bench, as_long, warm_up=1, timed=bench.args.steps)
     return measured
 
 
-def fastest_batch(way: Way, bench: Workbench) -> int:
-    """The batch size with which the first rows go fastest."""
+def fastest(way: Way, questions: QuestionSet, bench: Workbench) -> Measured:
+    """The way with the batch size with which the first rows go fastest."""
     few = way.head(PROBE_ROWS)
     tried = [size for size in bench.args.batch_sizes if size <= len(few.rows)] or [1]
-    if len(tried) == 1:
-        return tried[0]
-    seconds = {}
-    for size in tried:
-        probe = Measured(few, QuestionSet([], 0), size)
-        run(probe, bench, steps=2)
-        seconds[size] = probe.seconds[-1]
-    return min(seconds, key=seconds.__getitem__)
+    probes = [Measured(few, questions, size) for size in tried]
+    if len(tried) > 1:
+        steps = math.ceil(PROBE_ROWS / len(few.rows))
+        train_in_turns(probes, bench, [steps] * len(tried), warm_up=1, timed=2)
+    return Measured(way, questions, min(probes, key=lambda probe: sum(probe.seconds)).batch_size)
 
 
-def run(result: Measured, bench: Workbench, steps: int) -> None:
-    """Train for some steps and add what they took; of several, the first is not counted."""
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
-        trainer, meter = result.way.trainer(bench, result.batch_size, steps, folder)
-        with peak_memory() as peak:
-            trainer.train()
-    seconds = [end - start for start, end in pairwise(meter.times)]
-    result.seconds += seconds[1:] or seconds
+def train_in_turns(
+    results: Sequence[Measured], bench: Workbench, steps: Sequence[int], *, warm_up: int, timed: int = 1
+) -> None:
+    """Train all side by side, each `warm_up + timed` times its number of steps, and add what a step took."""
+    meters = [Meter(warm_up * count) for count in steps]
+    trainings = [
+        partial(train, result, bench, (warm_up + timed) * count, meter)
+        for result, count, meter in zip(results, steps, meters, strict=True)
+    ]
+    with contextlib.redirect_stdout(sys.stderr):
+        take_turns([*zip(meters, trainings, strict=True)])
+
+
+def train(result: Measured, bench: Workbench, steps: int, meter: Meter) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = result.way.trainer(bench, result.batch_size, steps, folder, meter)
+        trainer.train()
     result.losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    result.places, result.images = meter.tokens // steps, meter.images // steps
-    result.peak_megabytes = peak[0]
+    result.places, result.images = meter.places // steps, meter.images // steps
+    result.seconds.append(meter.seconds_per_place * result.places)
     result.flops = Arithmetic.of(trainer.model)
 
 
@@ -170,6 +190,7 @@ def peak_memory() -> Iterator[list[float]]:
         yield peak
         peak.append(torch.cuda.max_memory_allocated() / 1e6)
         return
+    ctypes.CDLL(None).malloc_trim(0)  # what earlier trainings held goes back to the system
     Path("/proc/self/clear_refs").write_text("5")  # Linux: the highest size so far is forgotten
     yield peak
     (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
@@ -188,7 +209,7 @@ def loss_difference(measured: dict[str, Measured]) -> float:
 
 def table_row(name: str, label: str, result: Measured, trl: Measured, bench: Workbench) -> list[str]:
     """What `HEADER` names."""
-    faster = result.questions_per_second / trl.questions_per_second
+    faster = result.times(trl)
     bound = trl.tokens / result.tokens
     utilised = utilisation(result, bench)
     return [

@@ -7,7 +7,6 @@ losses must agree. Rows are sorted by length, so that none pays for padding that
 import argparse
 import math
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -133,7 +132,7 @@ class Workbench:
 
     def by_length(self, records: Sequence[Record]) -> tuple[list[Record], list[int]]:
         """The records in the order of their tokens, and these."""
-        collator = VqaCollator(self.processor)
+        collator = VqaCollator(self.processor, mask="compact")
         counted = sorted(((collator.count_tokens(record), record) for record in records), key=itemgetter(0))
         return [record for _, record in counted], [tokens for tokens, _ in counted]
 
@@ -142,7 +141,7 @@ class Workbench:
         collator = VqaCollator(self.processor)
         image = collator.image_token_id, collator.image_tokens
         rows = forest.lay_out([forest.expand_images(tree, *image) for tree in collator.trees(record)])
-        return sum(int((row.position_ids + 1).sum()) for row in rows)
+        return sum(int((row.position_ids + 1).sum()) for row in map(forest.trim_leaves, rows))
 
 
 def model_7b(processor: LlavaProcessor, image_size: int) -> LlavaForConditionalGeneration:
@@ -170,45 +169,6 @@ def model_7b(processor: LlavaProcessor, image_size: int) -> LlavaForConditionalG
         return LlavaForConditionalGeneration._from_config(config, dtype=torch.bfloat16)
 
 
-class Meter(TrainerCallback):
-    """When each optimizer step ended, and how much went through the model in all of them.
-
-    Attributes:
-        times: seconds when training began and after each step, see `seconds`.
-        tokens: places of all batches, padding included.
-        images: pictures of all batches.
-    """
-
-    def __init__(self) -> None:
-        self.times: list[float] = []
-        self.tokens = self.images = 0
-
-    def on_train_begin(self, *_: Any, model: torch.nn.Module, **__: Any) -> None:
-        model.register_forward_pre_hook(self._count, with_kwargs=True)
-        self._stamp()
-
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        self._stamp()
-
-    def _count(self, _: torch.nn.Module, __: tuple[()], inputs: dict[str, Any]) -> None:
-        self.tokens += inputs["input_ids"].numel()
-        self.images += len(inputs["pixel_values"]) if "pixel_values" in inputs else 0
-
-    def _stamp(self) -> None:
-        self.times.append(seconds())
-
-
-def seconds() -> float:
-    """A clock for ways that take turns: on a GPU the wall's, when its work is done; on a CPU this process's own time.
-
-    Processor time with one thread is what other processes of the machine disturb least.
-    """
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-        return time.perf_counter()
-    return time.process_time()
-
-
 @dataclass(frozen=True)
 class Way:
     """One way to train on one set of questions."""
@@ -225,7 +185,9 @@ class Way:
         few = min(count, len(self.rows))
         return replace(self, records=self.records[:few], rows=self.rows.select(range(few)), lengths=self.lengths[:few])
 
-    def trainer(self, bench: Workbench, batch_size: int, steps: int, folder: str) -> tuple[SFTTrainer, Meter]:
+    def trainer(
+        self, bench: Workbench, batch_size: int, steps: int, folder: str, callback: TrainerCallback
+    ) -> SFTTrainer:
         """A trainer that makes `steps` optimizer steps, each one pass over the rows in batches of `batch_size`."""
         cuda = torch.cuda.is_available()
         workers = min(8, os.cpu_count() or 1) if cuda else 0  # on the CPU the model needs every core itself
@@ -240,20 +202,18 @@ class Way:
         config = self.config_class(
             output_dir=folder, use_cpu=not cuda, bf16=cuda, **(SETTINGS | settings | self.settings)
         )
-        meter = Meter()
         model = bench.model()
         if self.trainer_class is not SFTTrainer:
             model.set_attn_implementation(bench.args.attention)
         torch.manual_seed(0)  # of the adapter's weights
-        trainer = self.trainer_class(
+        return self.trainer_class(
             model,
             config,
             train_dataset=self.rows,
             processing_class=bench.processor,
             peft_config=bench.lora,
-            callbacks=[meter],
+            callbacks=[callback],
         )
-        return trainer, meter
 
 
 def stock(questions: QuestionSet, bench: Workbench) -> Way:

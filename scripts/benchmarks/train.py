@@ -23,7 +23,7 @@ import torch
 
 from scripts.benchmarks.flops import Arithmetic, peak_flops
 from scripts.benchmarks.question_sets import QuestionSet, question_sets
-from scripts.benchmarks.turns import Meter, take_turns
+from scripts.benchmarks.turns import Meter, steady_processor, take_turns
 from scripts.benchmarks.ways import SETTINGS, Way, Workbench, add_model_arguments, ours, stock
 
 PACKAGES = ("hf-llava-vqa", "torch", "transformers", "trl", "peft", "accelerate")
@@ -84,7 +84,7 @@ class Measured:
 
 def measure(args: argparse.Namespace) -> tuple[list[list[str]], dict[str, object], dict[str, float]]:
     """Return a table, how many times as many questions a second as stock TRL, and the figures behind it."""
-    torch.set_num_threads(1)
+    steady_processor()
     bench = Workbench.of(args, args.data)
     print(settings(bench))
     table = [HEADER]

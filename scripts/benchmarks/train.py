@@ -152,7 +152,7 @@ def fastest(way: Way, questions: QuestionSet, bench: Workbench) -> Measured:
     probes = [Measured(few, questions, size) for size in tried]
     if len(tried) > 1:
         steps = math.ceil(PROBE_ROWS / len(few.rows))
-        train_in_turns(probes, bench, [steps] * len(tried), warm_up=1, timed=2)
+        train_in_turns(probes, bench, [steps] * len(tried), warm_up=1)
     return Measured(way, questions, min(probes, key=lambda probe: sum(probe.seconds)).batch_size)
 
 
@@ -160,7 +160,8 @@ def train_in_turns(
     results: Sequence[Measured], bench: Workbench, steps: Sequence[int], *, warm_up: int, timed: int = 1
 ) -> None:
     """Train all side by side, each `warm_up + timed` times its number of steps, and add what a step took."""
-    meters = [Meter(warm_up * count) for count in steps]
+    micro_batch = max(result.batch_size * min(result.way.lengths) for result in results)
+    meters = [Meter(warm_up * count, micro_batch) for count in steps]
     trainings = [
         partial(train, result, bench, (warm_up + timed) * count, meter)
         for result, count, meter in zip(results, steps, meters, strict=True)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerState, TrainingArguments
 
-TURN = 1200  # tokens: two micro-batches of a picture and a question, half a second
+SHORTEST = 1200  # tokens of a turn: two micro-batches of a picture and a question, half a second
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
 
 
@@ -47,6 +47,8 @@ class Meter(TrainerCallback):
 
     Args:
         warm_up: first optimizer steps that are not timed.
+        micro_batch: tokens of the largest micro-batch among the trainings that take turns: turns are at least as long,
+            so that all go on equally fast.
 
     Attributes:
         places: tokens of all batches, padding included.
@@ -54,8 +56,9 @@ class Meter(TrainerCallback):
         hand_over: called at the end of a turn, and returns at the beginning of the next.
     """
 
-    def __init__(self, warm_up: int = 0) -> None:
+    def __init__(self, warm_up: int, micro_batch: int) -> None:
         self.warm_up = warm_up
+        self.turn = max(micro_batch, SHORTEST)
         self.places = self.images = 0
         self.hand_over: Callable[[], None] | None = None
         self._seconds = self._start = 0.0  # of the timed turns before this one, and when it began
@@ -71,7 +74,7 @@ class Meter(TrainerCallback):
         self._start = seconds()
 
     def on_substep_end(self, *_: Any, **__: Any) -> None:
-        if self.hand_over and self.places - self._before >= TURN:
+        if self.hand_over and self.places - self._before >= self.turn:
             self._stop_the_clock()
             self.hand_over()
             self._start, self._before = seconds(), self.places

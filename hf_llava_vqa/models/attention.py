@@ -43,9 +43,10 @@ def tree_attention(
     Returns:
         [R, L, H, D], and None where others give attention weights.
     """
-    if chain is None or chain == query.shape[2]:
-        mask = attention_mask if chain is None else None
-        return sdpa_attention_forward(module, query, key, value, mask, **kwargs)
+    if chain == query.shape[2]:  # nothing is behind it: plainly causal
+        chain = attention_mask = None
+    if chain is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     (first, rest), *seen = (states.split([chain, query.shape[2] - chain], dim=2) for states in (query, key, value))
     above, _ = sdpa_attention_forward(module, first, *(states for states, _ in seen), None, **kwargs)
     below, _ = sdpa_attention_forward(module, rest, key, value, attention_mask, **kwargs)

@@ -1,4 +1,4 @@
-"""Trainings that take turns of a second or so, and what each took in its turns.
+"""Trainings that take turns of half a second or more, and what each took in its turns.
 
 A machine that is shared is slow for seconds or minutes at a time. Trainings that go on in turns, a few micro-batches
 each, are slowed alike, so that what one took can be divided by what another took.
@@ -8,7 +8,6 @@ import ctypes
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -102,6 +101,9 @@ def take_turns(trainings: Sequence[tuple[Meter, Callable[[], None]]]) -> None:
 
     Args:
         trainings: what builds a trainer and trains, and the meter among the trainer's callbacks.
+
+    Raises:
+        the first error of a training, when the others have ended.
     """
     if torch.cuda.is_available():
         for _, train in trainings:
@@ -113,6 +115,7 @@ def take_turns(trainings: Sequence[tuple[Meter, Callable[[], None]]]) -> None:
 def _in_a_ring(trainings: Sequence[tuple[Meter, Callable[[], None]]]) -> None:
     ring = [threading.Semaphore(0) for _ in trainings]
     ended: set[int] = set()
+    errors: list[BaseException] = []
 
     def start_next(number: int) -> None:
         ring[(number + 1) % len(ring)].release()
@@ -128,14 +131,19 @@ def _in_a_ring(trainings: Sequence[tuple[Meter, Callable[[], None]]]) -> None:
         ring[number].acquire()
         try:
             train()
-        finally:
-            ended.add(number)
-            while len(ended) < len(ring):
-                hand_over(number)
-            start_next(number)
+        except BaseException as error:
+            errors.append(error)
+        ended.add(number)
+        while len(ended) < len(ring):
+            hand_over(number)
+        start_next(number)
 
-    with ThreadPoolExecutor(len(ring)) as threads:
-        running = [threads.submit(run, number) for number in range(len(ring))]
-        ring[0].release()
-    for training in running:
-        training.result()
+    # Daemons, so that Ctrl-C does not wait for trainings.
+    threads = [threading.Thread(target=run, args=(number,), daemon=True) for number in range(len(ring))]
+    for thread in threads:
+        thread.start()
+    ring[0].release()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]

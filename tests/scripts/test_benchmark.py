@@ -4,10 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+
+from scripts.benchmarks.turns import Meter, take_turns
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "benchmark.py"
 
@@ -110,6 +113,24 @@ def test_train_compares_the_ways_with_equal_losses(tmp_path: Path) -> None:
     assert figures["mixed_token_bound"] == 1
     assert figures["mixed_image_once_padding"] > 0
     assert max(figures["vizwiz_loss_difference"], figures["mixed_loss_difference"]) < 1e-5
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU trainings run one after the other")
+def test_trainings_take_turns_and_one_that_fails_does_not_stop_the_others() -> None:
+    meters = [Meter(warm_up=0, micro_batch=1) for _ in range(3)]
+    log: list[str] = []
+
+    def train(name: str, meter: Meter, turns: int) -> None:
+        for _ in range(turns):
+            log.append(name)
+            meter.hand_over()
+        if name == "b":
+            raise ValueError("b failed")
+
+    trainings = [partial(train, name, meter, n) for name, meter, n in zip("abc", meters, (3, 1, 4), strict=True)]
+    with pytest.raises(ValueError, match="b failed"):
+        take_turns([*zip(meters, trainings, strict=True)])
+    assert "".join(log) == "abcacacc"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

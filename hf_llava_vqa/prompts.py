@@ -182,9 +182,9 @@ def encode(
     """
     if not tokenizer.is_fast:
         raise PromptError("labels need character offsets: load the tokenizer with use_fast=True")
+    slot = picture(tokenizer)
     segments = [
-        (part.replace(IMAGE_TOKEN, picture(tokenizer)), kind)
-        for part, kind in _segments(turns, get_template(template), next_role)
+        (part.replace(IMAGE_TOKEN, slot), kind) for part, kind in _segments(turns, get_template(template), next_role)
     ]
     text = "".join(part for part, _ in segments)
     kinds = [kind for part, kind in segments for _ in part]  # per character

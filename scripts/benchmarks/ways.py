@@ -35,6 +35,7 @@ from scripts.benchmarks.question_sets import QuestionSet, question_sets, texts
 
 PATCH = 14  # pixels a side
 IMAGE_TOKENS = (64, 256, 576)
+HEAD_SIZE = 128  # LLaVA's
 HIDDEN_OVER_RANK = 32  # LLaVA's r = 128 at a width of 4096
 MESSAGES = {"messages": List({"role": Value("string"), "content": Value("string")})}
 PROMPT_COMPLETION = {"prompt": Value("string"), "completion": Value("string")}
@@ -58,7 +59,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", choices=["tiny", "7b"], default="tiny", help="random weights of this size (default: tiny)"
     )
-    parser.add_argument("--hidden", type=int, default=384, help="width of the tiny language model (default: 384)")
+    parser.add_argument("--hidden", type=int, default=512, help="width of the tiny language model (default: 512)")
     parser.add_argument("--layers", type=int, default=2, help="of the tiny language model (default: 2)")
     parser.add_argument("--image_tokens", type=int, choices=IMAGE_TOKENS, default=576, help="an image (default: 576)")
     parser.add_argument("--scale", type=int, default=1, metavar="N", help="N times as many pictures (default: 1)")
@@ -97,7 +98,7 @@ class Workbench:
             hidden=hidden,
             intermediate=hidden * 11 // 4,
             layers=self.args.layers,
-            heads=max(hidden // 64, 2),
+            heads=max(hidden // HEAD_SIZE, 2),
             max_positions=4096,
             vocab_size=1024,
         )

@@ -160,12 +160,15 @@ def test_flex_attention_leaves_the_tower_to_sdpa(build: Callable[..., VqaTrainer
     assert trainer.model.config.vision_config._attn_implementation == "sdpa"
 
 
-def test_flex_attention_refuses_attention_dropout(tiny_llava: Path, build: Callable[..., VqaTrainer]) -> None:
+def test_flex_attention_refuses_attention_dropout(tiny_llava: Path, tmp_path: Path) -> None:
     model, processor = load_model(str(tiny_llava), attn_implementation="flex_attention")
     model.config.text_config.attention_dropout = 0.1
     with pytest.raises(ConfigError, match=r"no dropout, and the model's attention_dropout is 0\.1; set that to 0"):
         VqaTrainer(
-            model, VqaConfig(output_dir="unused", use_cpu=True), train_dataset=dataset(ROWS), processing_class=processor
+            model,
+            VqaConfig(output_dir=str(tmp_path), use_cpu=True),
+            train_dataset=dataset(ROWS),
+            processing_class=processor,
         )
 
 

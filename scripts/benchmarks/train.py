@@ -3,18 +3,18 @@
 Stock TRL reads the picture once for every answer, in batches of the size that is fastest for it; ours does the same,
 and then reads it once for all its questions and answers. The model has random weights, in LLaVA's proportions, and all
 ways have the same adapter, settings and questions. They train side by side in turns (see `turns`) with about as many
-tokens each, several times from the beginning, and are compared round by round.
+tokens each, several times from the beginning, and are compared round by round; ours with the picture read for every
+answer is there for its losses, and in the first round only.
 """
 
 import argparse
 import contextlib
 import ctypes
 import gc
-import math
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,15 +23,16 @@ import torch
 
 from scripts.benchmarks.flops import Arithmetic, peak_flops
 from scripts.benchmarks.question_sets import QuestionSet, question_sets
-from scripts.benchmarks.turns import Meter, steady_processor, take_turns
+from scripts.benchmarks.turns import SHORTEST, Meter, steady_processor, take_turns
 from scripts.benchmarks.ways import SETTINGS, Way, Workbench, add_model_arguments, ours, stock
 
 PACKAGES = ("hf-llava-vqa", "torch", "transformers", "trl", "peft", "accelerate")
-PROBE_ROWS, PROBES = 16, 3  # that each batch size is tried on, and how often
+PROBE_ROWS, PROBE_TOKENS, PROBES = 16, 9_000, 2  # that each batch size is tried on, and how often
 AS_FAST = 1.03  # times what the fastest batch size takes: tries differ by as much
 STOCK, EACH_TIME, ONCE, MAJORITY = "stock TRL", "image each time", "image once", "stock TRL, majority"
 HEADER = ["data", "way", "batch", "questions/s", "answers/s", "tokens/s", "padding", "peak MB", "MFU", "HFU"]
 HEADER += ["times TRL", "token bound", "share of bound"]
+WARM_UP = 2 * SHORTEST  # tokens
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 3e-2}  # of losses, relative
 
 
@@ -42,10 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 2, 4, 8, 16], metavar="N", help="tried")
     parser.add_argument("--rounds", type=int, default=3, help="of training, each from the beginning (default: 3)")
     parser.add_argument(
-        "--steps",
-        type=int,
-        default=2,
-        help="of stock TRL that are timed in a round, behind one to warm up (default: 2)",
+        "--tokens", type=int, default=60_000, metavar="N", help="of each way, about, in a round (default: 60000)"
     )
 
 
@@ -78,8 +76,8 @@ class Measured:
         return self.questions.questions / self.second
 
     def times(self, other: "Measured") -> float:
-        """How many times as many questions a second as another way: the median of the rounds."""
-        a_step = statistics.median(theirs / ours for theirs, ours in zip(other.seconds, self.seconds, strict=True))
+        """How many times as many questions a second as another way: the median of the rounds it was in."""
+        a_step = statistics.median(theirs / ours for theirs, ours in zip(other.seconds, self.seconds, strict=False))
         return a_step * self.questions.questions / other.questions.questions
 
 
@@ -137,12 +135,12 @@ def run_set(name: str, questions: QuestionSet, bench: Workbench) -> dict[str, Me
         measured[MAJORITY] = fastest(stock(fewer, bench), fewer, bench)
     for result in measured.values():
         with peak_memory() as peak:
-            train_in_turns([result], bench, [1], warm_up=0)
+            train_in_turns([result], bench, result.tokens)
         result.peak_megabytes = peak[0]
         result.seconds.clear()
-    as_long = [max(1, round(trl.tokens / result.tokens)) for result in measured.values()]
-    for _ in range(bench.args.rounds):
-        train_in_turns([*measured.values()], bench, as_long, warm_up=1, timed=bench.args.steps)
+    for number in range(bench.args.rounds):
+        beside = [result for label, result in measured.items() if label != EACH_TIME or number == 0]
+        train_in_turns(beside, bench, bench.args.tokens, warm_up=True)
     return measured
 
 
@@ -154,26 +152,28 @@ def fastest(way: Way, questions: QuestionSet, bench: Workbench) -> Measured:
     few = way.head(PROBE_ROWS)
     tried = [size for size in bench.args.batch_sizes if size <= len(few.rows)] or [1]
     probes = [Measured(few, questions, size) for size in tried]
-    steps = math.ceil(PROBE_ROWS / len(few.rows))
     for _ in range(PROBES if len(tried) > 1 else 0):
-        train_in_turns(probes, bench, [steps] * len(tried), warm_up=0)
+        train_in_turns(probes, bench, PROBE_TOKENS)
     best = [min(probe.seconds, default=0) for probe in probes]
     as_fast = [probe.batch_size for probe, seconds in zip(probes, best, strict=True) if seconds <= AS_FAST * min(best)]
     return Measured(way, questions, min(as_fast))
 
 
-def train_in_turns(
-    results: Sequence[Measured], bench: Workbench, steps: Sequence[int], *, warm_up: int, timed: int = 1
-) -> None:
-    """Train all side by side, each `warm_up + timed` times its number of steps, and add what a step took."""
+def train_in_turns(results: Sequence[Measured], bench: Workbench, tokens: int, *, warm_up: bool = False) -> None:
+    """Train all side by side, each for the steps that take about so many tokens, and add what a step took."""
     micro_batch = max(result.batch_size * min(result.way.lengths) for result in results)
-    meters = [Meter(warm_up * count, micro_batch) for count in steps]
-    trainings = [
-        partial(train, result, bench, (warm_up + timed) * count, meter)
-        for result, count, meter in zip(results, steps, meters, strict=True)
-    ]
+    trainings: list[tuple[Meter, Callable[[], None]]] = []
+    for result in results:
+        steps = max(1 + warm_up, round(tokens / result.tokens))
+        meter = Meter(untimed(result) if warm_up else 0, micro_batch)
+        trainings.append((meter, partial(train, result, bench, steps, meter)))
     with contextlib.redirect_stdout(sys.stderr):
-        take_turns([*zip(meters, trainings, strict=True)])
+        take_turns(trainings)
+
+
+def untimed(result: Measured) -> int:
+    """Tokens to warm up: on a GPU, which may compile every shape, one pass; on a CPU what fills the memory."""
+    return result.tokens if torch.cuda.is_available() else min(WARM_UP, result.tokens)
 
 
 def train(result: Measured, bench: Workbench, steps: int, meter: Meter) -> None:

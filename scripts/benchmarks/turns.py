@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from transformers import TrainerCallback, TrainerState, TrainingArguments
+from transformers import TrainerCallback
 
 SHORTEST = 1200  # tokens of a turn: two micro-batches of a picture and a question, half a second
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
@@ -45,7 +45,7 @@ class Meter(TrainerCallback):
     """How long a training took in its own turns, and how much went through the model.
 
     Args:
-        warm_up: first optimizer steps that are not timed.
+        warm_up: first tokens that are not timed.
         micro_batch: tokens of the largest micro-batch among the trainings that take turns: turns are at least as long,
             so that all go on equally fast.
 
@@ -62,10 +62,11 @@ class Meter(TrainerCallback):
         self.hand_over: Callable[[], None] | None = None
         self._seconds = self._start = 0.0  # of the timed turns before this one, and when it began
         self._untimed = self._before = 0  # places before the clock ran, and before this turn
+        self._warm = warm_up == 0
 
     @property
     def seconds_per_place(self) -> float:
-        """Of whole steps, behind the warm-up."""
+        """Behind the warm-up."""
         return self._seconds / (self.places - self._untimed)
 
     def on_train_begin(self, *_: Any, model: torch.nn.Module, **__: Any) -> None:
@@ -73,15 +74,15 @@ class Meter(TrainerCallback):
         self._start = seconds()
 
     def on_substep_end(self, *_: Any, **__: Any) -> None:
+        if not self._warm and self.places >= self.warm_up:
+            self._warm, self._seconds, self._start, self._untimed = True, 0.0, seconds(), self.places
         if self.hand_over and self.places - self._before >= self.turn:
             self._stop_the_clock()
             self.hand_over()
             self._start, self._before = seconds(), self.places
 
-    def on_step_end(self, _: TrainingArguments, state: TrainerState, *__: Any, **___: Any) -> None:
+    def on_step_end(self, *_: Any, **__: Any) -> None:
         self.on_substep_end()
-        if state.global_step == self.warm_up:
-            self._seconds, self._start, self._untimed = 0.0, seconds(), self.places
 
     def on_train_end(self, *_: Any, **__: Any) -> None:
         self._stop_the_clock()

@@ -59,7 +59,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", choices=["tiny", "7b"], default="tiny", help="random weights of this size (default: tiny)"
     )
-    parser.add_argument("--hidden", type=int, default=512, help="width of the tiny language model (default: 512)")
+    parser.add_argument("--hidden", type=int, default=768, help="width of the tiny language model (default: 768)")
     parser.add_argument("--layers", type=int, default=2, help="of the tiny language model (default: 2)")
     parser.add_argument("--image_tokens", type=int, choices=IMAGE_TOKENS, default=576, help="an image (default: 576)")
     parser.add_argument("--scale", type=int, default=1, metavar="N", help="N times as many pictures (default: 1)")
@@ -78,11 +78,13 @@ class Workbench:
 
     @classmethod
     def of(cls, args: argparse.Namespace, names: Sequence[str]) -> "Workbench":
-        """The named sets, made. Raises `ConfigError` for a model that this machine cannot hold."""
+        """The named sets, made. Raises `ConfigError` for a model that cannot be, or that this machine cannot hold."""
         if args.model == "7b" and not torch.cuda.is_available():
             raise ConfigError("--model 7b needs a GPU, of 80 GB; use --model tiny")
         if args.attention == "flex_attention" and not torch.cuda.is_available():
             raise ConfigError("--attention flex_attention cannot train on a CPU; use sdpa")
+        if args.hidden < 1 or args.hidden % math.lcm(8, 2 * heads(args.hidden)):  # a tower of a quarter has two heads
+            raise ConfigError(f"--hidden {args.hidden} does not divide into heads; use a multiple of {HEAD_SIZE}")
         make = question_sets(args.scale)
         return cls(args, {name: make[name]() for name in names})
 
@@ -98,7 +100,7 @@ class Workbench:
             hidden=hidden,
             intermediate=hidden * 11 // 4,
             layers=self.args.layers,
-            heads=max(hidden // HEAD_SIZE, 2),
+            heads=heads(hidden),
             max_positions=4096,
             vocab_size=1024,
         )
@@ -143,6 +145,11 @@ class Workbench:
         image = collator.image_token_id, collator.image_tokens
         rows = forest.lay_out([forest.expand_images(tree, *image) for tree in collator.trees(record)])
         return sum(int((row.position_ids + 1).sum()) for row in map(forest.trim_leaves, rows))
+
+
+def heads(hidden: int) -> int:
+    """Of a language model of this width, each as near to LLaVA's size as two or more allow."""
+    return max(hidden // HEAD_SIZE, 2)
 
 
 def model_7b(processor: LlavaProcessor, image_size: int) -> LlavaForConditionalGeneration:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from scripts.benchmarks import turns
 from scripts.benchmarks.turns import Meter, take_turns
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "benchmark.py"
@@ -96,7 +97,7 @@ TINY = ("--hidden", "32", "--layers", "1", "--image_tokens", "64")
 
 
 def test_train_compares_the_ways_with_equal_losses(tmp_path: Path) -> None:
-    few = ["--data", "vizwiz", "mixed", "--batch_sizes", "4", "--rounds", "1"]
+    few = ["--data", "vizwiz", "mixed", "--batch_sizes", "4", "--rounds", "2", "--tokens", "1000"]
     done = benchmark("train", *TINY, *few, home=tmp_path)
     assert done.returncode == 0, done.stderr
     settings, header, *table, line = done.stdout.splitlines()
@@ -133,6 +134,24 @@ def test_trainings_take_turns_and_one_that_fails_does_not_stop_the_others() -> N
     assert "".join(log) == "abcacacc"
 
 
+def test_a_meter_leaves_the_warm_up_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Model(torch.nn.Module):
+        def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+            return input_ids
+
+    clock = [7.0]
+    monkeypatch.setattr(turns, "seconds", lambda: clock[0])
+    model, meter = Model(), Meter(warm_up=150, micro_batch=1)
+    meter.on_train_begin(model=model)
+    for took, places in ((60, 100), (50, 100), (6, 200), (4, 300)):
+        model(input_ids=torch.zeros(1, places))
+        clock[0] += took
+        meter.on_substep_end()
+    meter.on_train_end()
+    assert meter.places == 700
+    assert meter.seconds_per_place == pytest.approx(10 / 500)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize(
     ("flag", "message"),
@@ -145,6 +164,13 @@ def test_what_needs_a_gpu_is_refused(tmp_path: Path, flag: tuple[str, str], mess
     done = benchmark("train", *flag, home=tmp_path)
     assert done.returncode != 0
     assert done.stderr.splitlines()[-1] == f"error: {message}"
+
+
+@pytest.mark.parametrize("width", ["0", "-128", "12", "448"])
+def test_a_width_without_whole_heads_is_refused(tmp_path: Path, width: str) -> None:
+    done = benchmark("train", "--hidden", width, home=tmp_path)
+    assert done.returncode != 0
+    assert done.stderr.splitlines()[-1] == f"error: --hidden {width} does not divide into heads; use a multiple of 128"
 
 
 def test_step_splits_a_step_into_parts(tmp_path: Path) -> None:

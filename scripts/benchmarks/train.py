@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 2, 4, 8, 16], metavar="N", help="tried")
     parser.add_argument("--rounds", type=int, default=3, help="of training, each from the beginning (default: 3)")
     parser.add_argument(
-        "--tokens", type=int, default=60_000, metavar="N", help="of each way, about, in a round (default: 60000)"
+        "--tokens", type=int, default=60_000, metavar="N", help="of each way in a round, about (default: 60000)"
     )
 
 
@@ -140,7 +140,7 @@ def run_set(name: str, questions: QuestionSet, bench: Workbench) -> dict[str, Me
         result.seconds.clear()
     for number in range(bench.args.rounds):
         beside = [result for label, result in measured.items() if label != EACH_TIME or number == 0]
-        train_in_turns(beside, bench, bench.args.tokens, warm_up=True)
+        train_in_turns(beside, bench, max(bench.args.tokens, trl.tokens), warm_up=True)
     return measured
 
 
@@ -164,8 +164,9 @@ def train_in_turns(results: Sequence[Measured], bench: Workbench, tokens: int, *
     micro_batch = max(result.batch_size * min(result.way.lengths) for result in results)
     trainings: list[tuple[Meter, Callable[[], None]]] = []
     for result in results:
-        steps = max(1 + warm_up, round(tokens / result.tokens))
-        meter = Meter(untimed(result) if warm_up else 0, micro_batch)
+        before = untimed(result) if warm_up else 0
+        steps = max(1 + warm_up, round((before + tokens) / result.tokens))
+        meter = Meter(before, micro_batch)
         trainings.append((meter, partial(train, result, bench, steps, meter)))
     with contextlib.redirect_stdout(sys.stderr):
         take_turns(trainings)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-SHORTEST = 1200  # tokens of a turn: two micro-batches of a picture and a question, half a second
+SHORTEST = 1200  # tokens of a turn: two micro-batches of a picture and a question
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
 
 

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from hf_llava_vqa.data import load_folder
 from hf_llava_vqa.errors import cli
+from hf_llava_vqa.flags import positive
 from hf_llava_vqa.generation import Asking, ask_questions
 from hf_llava_vqa.generation.asked_data import write_asked
 from hf_llava_vqa.generation.self_questions import TEMPLATE
@@ -26,7 +27,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--source", default="vizwiz", help="whose files these are (default: vizwiz)")
     parser.add_argument("--data_dir", metavar="FOLDER", help="folder with the files as published, or prepared")
     parser.add_argument("--split", default="train", help="split whose pictures are asked about (default: train)")
-    parser.add_argument("--limit", type=int, help="the first so many records only")
+    parser.add_argument("--limit", type=positive, help="the first so many records only")
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="where the data go")
     numbers = parser.add_argument_group("how the model asks")
     numbers.add_argument("--self_questions", type=int, default=asking.questions, help="a picture (default: 3)")

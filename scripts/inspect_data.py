@@ -19,6 +19,7 @@ from hf_llava_vqa.collate import VqaCollator
 from hf_llava_vqa.data import load_folder
 from hf_llava_vqa.data.reading.missing import keep_missing_images
 from hf_llava_vqa.errors import cli
+from hf_llava_vqa.flags import positive
 from hf_llava_vqa.models.loading import training_processor
 from hf_llava_vqa.reports.inspection.page import PAGE_FILE, write_inspection_page
 from hf_llava_vqa.reports.inspection.report import inspect_set, make_folder
@@ -42,13 +43,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--follow_symlinks", action="store_true", help="allow links that lead out of image folders")
     parser.add_argument("--limit", type=positive, metavar="N", help="look at the first N records of each split only")
     return parser.parse_args()
-
-
-def positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not positive")
-    return number
 
 
 @cli

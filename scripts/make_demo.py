@@ -20,6 +20,7 @@ from hf_llava_vqa.data.scoring import ceiling, human_answers
 from hf_llava_vqa.demo.base import BaseConfig, make_base
 from hf_llava_vqa.demo.data import DemoData, write_vizwiz_demo
 from hf_llava_vqa.errors import cli
+from hf_llava_vqa.flags import positive
 from hf_llava_vqa.generation import questions
 
 FOLDERS = {"data": Path("outputs/demo/data"), "base": Path("outputs/demo/base")}
@@ -33,7 +34,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="decides everything that is drawn (default: 0)")
     for flag in ("train_images", "held_out_images", "questions_per_image"):
         number = getattr(defaults, flag)
-        parser.add_argument(f"--{flag}", type=int, default=number, help=f"of the data (default: {number})")
+        parser.add_argument(f"--{flag}", type=positive, default=number, help=f"of the data (default: {number})")
     return parser.parse_args()
 
 

@@ -21,6 +21,7 @@ from hf_llava_vqa.data.prepared.preparation import CHECKS, ON_BAD_IMAGE, write_s
 from hf_llava_vqa.data.reading.files import hashes_of_annotations
 from hf_llava_vqa.data.skip_list import load_without, read_skip_list
 from hf_llava_vqa.errors import ConfigError, cli
+from hf_llava_vqa.flags import positive
 from hf_llava_vqa.hub import create_dataset_repository, push_prepared_set
 
 
@@ -77,13 +78,6 @@ def named_place(text: str) -> tuple[str, str]:
     if not separator or not place:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=PLACE")
     return name, place
-
-
-def positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not positive")
-    return number
 
 
 @cli

@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "hf_llava_vqa"
 ORDER = (
-    *("errors", "metrics", "records", "archives", "images", "augmentation", "bad_images", "data", "prompts"),
+    *("errors", "flags", "metrics", "records", "archives", "images", "augmentation", "bad_images", "data", "prompts"),
     *("self_questioning", "answers", "forest", "collate", "models", "generation", "training", "reports", "hub", "demo"),
 )
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

@@ -19,6 +19,7 @@ import torch
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from hf_llava_vqa.data import get_benchmark
+from hf_llava_vqa.flags import positive
 from hf_llava_vqa.generation import answer_questions
 from hf_llava_vqa.generation.questions import prompt_trees
 from hf_llava_vqa.models.tiny import SAMPLE_TEXTS, TinyConfig, tiny_model, tiny_processor, tiny_tokenizer
@@ -50,10 +51,15 @@ Loaded = tuple[LlavaForConditionalGeneration, LlavaProcessor]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--rounds", type=int, default=3, help="of answering each shape both ways (default: 3)")
-    parser.add_argument("--images", type=int, metavar="N", help="only the first so many of each shape")
+    parser.add_argument("--rounds", type=positive, default=3, help="of answering each shape both ways (default: 3)")
+    parser.add_argument("--images", type=positive, metavar="N", help="only the first so many of each shape")
     parser.add_argument(
-        "--sizes", type=int, nargs="+", default=[1, 4, 16], metavar="N", help="batches tried first (default: 1 4 16)"
+        "--sizes",
+        type=positive,
+        nargs="+",
+        default=[1, 4, 16],
+        metavar="N",
+        help="batches tried first (default: 1 4 16)",
     )
     parser.add_argument("--small", action="store_true", help="a model of 4 tokens an image: shows only that this runs")
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 import evaluate
 import numpy as np
 
+from hf_llava_vqa.flags import positive
 from hf_llava_vqa.metrics import metric_path
 from hf_llava_vqa.metrics.vizwiz_accuracy.answer_rules import VARIANTS, normalize_vqa, score, strip_vqa
 
@@ -41,7 +42,7 @@ Answers = list[list[str]]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--questions",
-        type=int,
+        type=positive,
         nargs="+",
         default=[4319, 214_354],
         metavar="N",

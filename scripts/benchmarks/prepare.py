@@ -25,6 +25,7 @@ from datasets import Dataset
 from PIL import Image
 
 from hf_llava_vqa.data.prepared.preparation import CHECKS, worker_context, write_shards
+from hf_llava_vqa.flags import positive
 from scripts.benchmarks.photos import records_of, write_photos
 
 PACKAGES = ("hf-llava-vqa", "datasets", "pyarrow", "pillow")
@@ -50,11 +51,16 @@ print(peak.split()[1])
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--records", type=int, nargs=2, default=[2000, 20_000], metavar="N", help="sizes of the small and large set"
+        "--records",
+        type=positive,
+        nargs=2,
+        default=[2000, 20_000],
+        metavar="N",
+        help="sizes of the small and large set",
     )
-    parser.add_argument("--width", type=int, default=800, help="of the JPEGs, in pixels (default: 800, 150 KB)")
-    parser.add_argument("--rounds", type=int, default=3, help="of each way on the large set (default: 3)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: one a core)")
+    parser.add_argument("--width", type=positive, default=800, help="of the JPEGs, in pixels (default: 800, 150 KB)")
+    parser.add_argument("--rounds", type=positive, default=3, help="of each way on the large set (default: 3)")
+    parser.add_argument("--workers", type=positive, default=os.cpu_count(), help="processes (default: one a core)")
 
 
 def measure(args: argparse.Namespace) -> tuple[list[list[str]], dict[str, float], dict[str, float]]:

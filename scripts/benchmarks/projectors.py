@@ -18,6 +18,7 @@ from trl import ModelConfig
 
 from hf_llava_vqa.data import load_records
 from hf_llava_vqa.demo.data import DemoData, write_vizwiz_demo
+from hf_llava_vqa.flags import positive
 from hf_llava_vqa.models import load_model
 from hf_llava_vqa.models.adapters import lora_config
 from hf_llava_vqa.models.assembling import Assembly, assemble, assembled_config, assembled_processor
@@ -35,11 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--projectors", nargs="+", choices=PROJECTORS, default=list(PROJECTORS), help="beside mlp (default: all)"
     )
-    parser.add_argument("--seeds", type=int, default=3, help="trainings of each projector (default: 3)")
+    parser.add_argument("--seeds", type=positive, default=3, help="trainings of each projector (default: 3)")
     parser.add_argument("--epochs", type=float, default=1, help="passes over the pictures (default: 1)")
-    parser.add_argument("--train_images", type=int, default=1000, help="with four questions each (default: 1000)")
-    parser.add_argument("--held_out_images", type=int, default=300, help="with four questions each (default: 300)")
-    parser.add_argument("--num_prototypes", type=int, default=28, help="for 64 patches (default: 28, as 256 for 576)")
+    parser.add_argument("--train_images", type=positive, default=1000, help="with four questions each (default: 1000)")
+    parser.add_argument("--held_out_images", type=positive, default=300, help="with four questions each (default: 300)")
+    parser.add_argument(
+        "--num_prototypes", type=positive, default=28, help="for 64 patches (default: 28, as 256 for 576)"
+    )
 
 
 def measure(args: argparse.Namespace) -> tuple[list[list[str]], dict[str, float], dict[str, float]]:

@@ -18,6 +18,7 @@ from datasets import IterableDataset
 from hf_llava_vqa.data import load_records
 from hf_llava_vqa.data.prepared.row_groups import ReadGroup, RowGroups
 from hf_llava_vqa.data.streams import RecordStream, StreamLoader
+from hf_llava_vqa.flags import positive
 from hf_llava_vqa.images import open_image
 from scripts.benchmarks.photos import prepare
 
@@ -25,11 +26,11 @@ PACKAGES = ("hf-llava-vqa", "datasets", "pyarrow", "pillow", "torch")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--records", type=int, default=4096, help="of the set (default: 4096)")
-    parser.add_argument("--width", type=int, default=64, help="of the JPEGs, in pixels (default: 64)")
-    parser.add_argument("--batch", type=int, default=16, help="rows a step (default: 16)")
+    parser.add_argument("--records", type=positive, default=4096, help="of the set (default: 4096)")
+    parser.add_argument("--width", type=positive, default=64, help="of the JPEGs, in pixels (default: 64)")
+    parser.add_argument("--batch", type=positive, default=16, help="rows a step (default: 16)")
     parser.add_argument("--steps", type=int, nargs=2, default=[10, 10_000], metavar="N", help="early and late step")
-    parser.add_argument("--rounds", type=int, default=15, help="of each (default: 15)")
+    parser.add_argument("--rounds", type=positive, default=15, help="of each (default: 15)")
 
 
 def measure(args: argparse.Namespace) -> tuple[list[list[str]], dict[str, float], dict[str, float]]:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
+from hf_llava_vqa.flags import positive
 from hf_llava_vqa.prompts import V1_SQ
 from scripts.benchmarks.target_runs import CROWDS, Pictures, accuracy, trainer_of
 from scripts.benchmarks.targets import Mean, Results, cell, figures_of
@@ -28,9 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, choices=range(2, 11), default=3, help="trainings a way (default: 3)")
     parser.add_argument("--ratio", type=float, default=0.5, help="share of the questions (default: 0.5)")
     parser.add_argument("--weight", type=float, default=0.2, help="of a light question's token (default: 0.2)")
-    parser.add_argument("--pictures", type=int, default=160, help="that a seed trains on (default: 160)")
-    parser.add_argument("--held_out", type=int, default=75, help="pictures of four questions (default: 75)")
-    parser.add_argument("--steps", type=int, default=32, help="of 16 pictures each (default: 32)")
+    parser.add_argument("--pictures", type=positive, default=160, help="that a seed trains on (default: 160)")
+    parser.add_argument("--held_out", type=positive, default=75, help="pictures of four questions (default: 75)")
+    parser.add_argument("--steps", type=positive, default=32, help="of 16 pictures each (default: 32)")
     parser.add_argument(
         "--out",
         type=Path,

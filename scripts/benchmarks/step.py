@@ -21,6 +21,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hf_llava_vqa import VqaCollator, VqaTrainer
+from hf_llava_vqa.flags import positive
 from scripts.benchmarks.question_sets import question_sets
 from scripts.benchmarks.train import PACKAGES as PACKAGES
 from scripts.benchmarks.ways import Workbench, add_model_arguments, ours
@@ -43,8 +44,8 @@ PARTS: dict[str, tuple[str, tuple[str, ...]]] = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
     parser.add_argument("--data", choices=list(question_sets(1)), default="easy_vqa", help="default: easy_vqa")
-    parser.add_argument("--batch_size", type=int, default=1, help="images a step (default: 1)")
-    parser.add_argument("--steps", type=int, default=20, help="profiled (default: 20)")
+    parser.add_argument("--batch_size", type=positive, default=1, help="images a step (default: 1)")
+    parser.add_argument("--steps", type=positive, default=20, help="profiled (default: 20)")
     parser.add_argument("--workers", type=int, default=1, help="of the loader (default: 1)")
 
 

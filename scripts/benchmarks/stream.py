@@ -17,6 +17,7 @@ from PIL import Image
 
 from hf_llava_vqa.data import load_records
 from hf_llava_vqa.data.streams import training_stream
+from hf_llava_vqa.flags import positive
 from hf_llava_vqa.images import open_image
 from scripts.benchmarks.photos import prepare
 
@@ -39,11 +40,16 @@ print(peak.split()[1])
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--records", type=int, nargs=2, default=[2000, 20_000], metavar="N", help="lengths of the short and long run"
+        "--records",
+        type=positive,
+        nargs=2,
+        default=[2000, 20_000],
+        metavar="N",
+        help="lengths of the short and long run",
     )
-    parser.add_argument("--width", type=int, default=480, help="of the JPEGs, in pixels (default: 480)")
-    parser.add_argument("--rounds", type=int, default=7, help="of reading and decoding (default: 7)")
-    parser.add_argument("--timed", type=int, default=1000, metavar="N", help="images a round (default: 1000)")
+    parser.add_argument("--width", type=positive, default=480, help="of the JPEGs, in pixels (default: 480)")
+    parser.add_argument("--rounds", type=positive, default=7, help="of reading and decoding (default: 7)")
+    parser.add_argument("--timed", type=positive, default=1000, metavar="N", help="images a round (default: 1000)")
 
 
 def measure(args: argparse.Namespace) -> tuple[list[list[str]], dict[str, float], dict[str, float]]:

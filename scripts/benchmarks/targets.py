@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 
 from hf_llava_vqa.answers import ANSWER_TARGETS
 from hf_llava_vqa.errors import ConfigError
+from hf_llava_vqa.flags import positive
 from scripts.benchmarks.target_runs import CROWDS, Pictures, accuracy_after, seconds_a_step
 
 PACKAGES = ("hf-llava-vqa", "torch", "transformers", "trl", "peft", "accelerate", "easy-vqa")
@@ -41,11 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--targets", nargs="+", choices=ANSWER_TARGETS, default=list(ANSWER_TARGETS), help="compared (default: all)"
     )
-    parser.add_argument("--pictures", type=int, default=224, help="that a seed trains on (default: 224)")
-    parser.add_argument("--held_out", type=int, default=80, help="pictures of four questions (default: 80)")
-    parser.add_argument("--steps", type=int, default=40, help="of the equal steps, 16 pictures each (default: 40)")
-    parser.add_argument("--timed_steps", type=int, default=5, help="of each target in a round (default: 5)")
-    parser.add_argument("--rounds", type=int, default=3, help="of timed steps (default: 3)")
+    parser.add_argument("--pictures", type=positive, default=224, help="that a seed trains on (default: 224)")
+    parser.add_argument("--held_out", type=positive, default=80, help="pictures of four questions (default: 80)")
+    parser.add_argument("--steps", type=positive, default=40, help="of the equal steps, 16 pictures each (default: 40)")
+    parser.add_argument("--timed_steps", type=positive, default=5, help="of each target in a round (default: 5)")
+    parser.add_argument("--rounds", type=positive, default=3, help="of timed steps (default: 3)")
     parser.add_argument(
         "--out", type=Path, default=Path("outputs/targets.jsonl"), help="results (default: outputs/targets.jsonl)"
     )

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import torch
 
+from hf_llava_vqa.flags import positive
 from scripts.benchmarks.flops import Arithmetic, peak_flops
 from scripts.benchmarks.question_sets import QuestionSet, question_sets
 from scripts.benchmarks.turns import SHORTEST, Meter, steady_processor, take_turns
@@ -40,10 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
     names = list(question_sets(1))
     parser.add_argument("--data", nargs="+", choices=names, default=names, help="sets to measure (default: all)")
-    parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 2, 4, 8, 16], metavar="N", help="tried")
-    parser.add_argument("--rounds", type=int, default=3, help="of training, each from the beginning (default: 3)")
+    parser.add_argument("--batch_sizes", type=positive, nargs="+", default=[1, 2, 4, 8, 16], metavar="N", help="tried")
+    parser.add_argument("--rounds", type=positive, default=3, help="of training, each from the beginning (default: 3)")
     parser.add_argument(
-        "--tokens", type=int, default=60_000, metavar="N", help="of each way in a round, about (default: 60000)"
+        "--tokens", type=positive, default=60_000, metavar="N", help="of each way in a round, about (default: 60000)"
     )
 
 

@@ -28,6 +28,7 @@ from trl import SFTConfig, SFTTrainer
 
 from hf_llava_vqa import VqaCollator, VqaConfig, VqaTrainer, forest, prompts
 from hf_llava_vqa.errors import ConfigError
+from hf_llava_vqa.flags import positive
 from hf_llava_vqa.models.adapters import PROJECTOR, language_model_targets
 from hf_llava_vqa.models.tiny import TinyConfig, tiny_model, tiny_processor, tiny_tokenizer
 from hf_llava_vqa.records import UNDECODED_FEATURES, Record
@@ -60,9 +61,9 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--model", choices=["tiny", "7b"], default="tiny", help="random weights of this size (default: tiny)"
     )
     parser.add_argument("--hidden", type=int, default=768, help="width of the tiny language model (default: 768)")
-    parser.add_argument("--layers", type=int, default=2, help="of the tiny language model (default: 2)")
+    parser.add_argument("--layers", type=positive, default=2, help="of the tiny language model (default: 2)")
     parser.add_argument("--image_tokens", type=int, choices=IMAGE_TOKENS, default=576, help="an image (default: 576)")
-    parser.add_argument("--scale", type=int, default=1, metavar="N", help="N times as many pictures (default: 1)")
+    parser.add_argument("--scale", type=positive, default=1, metavar="N", help="N times as many pictures (default: 1)")
     parser.add_argument(
         "--attention", choices=["sdpa", "flex_attention"], default="sdpa", help="of our ways (default: sdpa)"
     )

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from hf_llava_vqa.errors import ConfigError
-from scripts.benchmarks import turns
+from scripts.benchmarks import train, turns
 from scripts.benchmarks.turns import Meter, take_turns
 from scripts.benchmarks.ways import Workbench
 
@@ -174,6 +174,16 @@ def test_a_width_without_whole_heads_is_refused(width: int) -> None:
     args = Namespace(model="tiny", attention="sdpa", hidden=width, scale=1)
     with pytest.raises(ConfigError, match=f"--hidden {width} does not divide into heads; use a multiple of 128"):
         Workbench.of(args, [])
+
+
+@pytest.mark.parametrize("flag", ["--batch_sizes", "--rounds", "--tokens", "--scale", "--layers"])
+def test_nothing_to_train_is_refused(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    parser = ArgumentParser()
+    train.add_arguments(parser)
+    with pytest.raises(SystemExit) as stopped:
+        parser.parse_args([flag, "0"])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith(f"argument {flag}: 0 is not positive")
 
 
 def test_step_splits_a_step_into_parts(tmp_path: Path) -> None:

@@ -51,12 +51,7 @@ print(peak.split()[1])
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--records",
-        type=positive,
-        nargs=2,
-        default=[2000, 20_000],
-        metavar="N",
-        help="sizes of the small and large set",
+        "--records", type=positive, nargs=2, default=[2000, 20_000], metavar="N", help="of the small and large set"
     )
     parser.add_argument("--width", type=positive, default=800, help="of the JPEGs, in pixels (default: 800, 150 KB)")
     parser.add_argument("--rounds", type=positive, default=3, help="of each way on the large set (default: 3)")

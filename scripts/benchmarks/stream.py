@@ -40,12 +40,7 @@ print(peak.split()[1])
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--records",
-        type=positive,
-        nargs=2,
-        default=[2000, 20_000],
-        metavar="N",
-        help="lengths of the short and long run",
+        "--records", type=positive, nargs=2, default=[2000, 20_000], metavar="N", help="of the short and long run"
     )
     parser.add_argument("--width", type=positive, default=480, help="of the JPEGs, in pixels (default: 480)")
     parser.add_argument("--rounds", type=positive, default=7, help="of reading and decoding (default: 7)")

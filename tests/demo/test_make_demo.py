@@ -28,3 +28,11 @@ def test_too_many_pictures_is_one_line_on_stderr(tmp_path: Path, monkeypatch, ca
     with pytest.raises(SystemExit, match="2"):
         run(monkeypatch, "data", "--out", tmp_path, "--held_out_images", 5000)
     assert capsys.readouterr().err == "error: 5000 val images asked for, there are 954; ask for fewer\n"
+
+
+@pytest.mark.parametrize("flag", ["--train_images", "--held_out_images", "--questions_per_image"])
+def test_sizes_below_1_are_refused_and_nothing_is_written(flag: str, tmp_path: Path, monkeypatch, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        run(monkeypatch, "data", "--out", tmp_path / "data", flag, 0)
+    assert capsys.readouterr().err.splitlines()[-1].endswith(f"argument {flag}: 0 is not positive")
+    assert not (tmp_path / "data").exists()

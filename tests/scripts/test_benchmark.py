@@ -6,13 +6,14 @@ import subprocess
 import sys
 from argparse import ArgumentParser, Namespace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
 
 from hf_llava_vqa.errors import ConfigError
-from scripts.benchmarks import train, turns
+from scripts.benchmarks import turns
 from scripts.benchmarks.turns import Meter, take_turns
 from scripts.benchmarks.ways import Workbench
 
@@ -176,10 +177,24 @@ def test_a_width_without_whole_heads_is_refused(width: int) -> None:
         Workbench.of(args, [])
 
 
-@pytest.mark.parametrize("flag", ["--batch_sizes", "--rounds", "--tokens", "--scale", "--layers"])
-def test_nothing_to_train_is_refused(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("name", "flag"),
+    [
+        ("generate", "--sizes"),
+        ("metrics", "--questions"),
+        ("prepare", "--rounds"),
+        ("projectors", "--seeds"),
+        ("resume", "--records"),
+        ("self_questioning", "--steps"),
+        ("step", "--steps"),
+        ("stream", "--timed"),
+        ("targets", "--timed_steps"),
+        *[("train", flag) for flag in ("--batch_sizes", "--rounds", "--tokens", "--scale", "--layers")],
+    ],
+)
+def test_nothing_to_measure_is_refused(name: str, flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     parser = ArgumentParser()
-    train.add_arguments(parser)
+    import_module(f"scripts.benchmarks.{name}").add_arguments(parser)
     with pytest.raises(SystemExit) as stopped:
         parser.parse_args([flag, "0"])
     assert stopped.value.code == 2
